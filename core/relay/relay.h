@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The data path of one worker: lanes, listeners, cells, sessions. Worker only, on its loop thread.
+ *
+ * A lane is held by one relay at a time. relay_take makes this one its holder: from a living holder over a
+ * SOCK_SEQPACKET pair (sockets by SCM_RIGHTS, row indices beside, then DONE), or from nobody (crash, restart): then
+ * listeners first, a cell when its client's next datagram comes, the rest swept some a loop turn, most recently used
+ * first. Nothing is closed in a planned hand-over. */
+#ifndef RELAY_RELAY_H
+#define RELAY_RELAY_H
+
+#include "base/log.h"
+#include "plugin/decide.h"
+#include "pool/topology.h"
+#include <uv.h>
+
+struct relay;
+
+/* Borrows everything. listener numbers: position in the flat list of all services' listen addresses, in the order of
+ * config.services and each one's listen. */
+int relay_open(struct relay **out, uv_loop_t *loop, const struct config *config, struct topology *topology,
+               struct decider *decider, struct segment *segment, uint32_t self, struct log *log, struct error *error);
+/* Closes descriptors, ends no session. Calls done when the loop has let go of all handles. */
+void relay_close(struct relay *relay, void (*done)(void *arg), void *arg);
+
+/* Before relay_take of its lane: the lane's socket of a listener. Owned by the relay from then on. Not read until the
+ * lane is taken. */
+int relay_add_listener(struct relay *relay, uint32_t listener, uint32_t lane, int fd, struct error *error);
+
+/* Becomes the lane's holder. peer: our end of the pair with the present holder, or -1 when nobody holds it. taken is
+ * called when the lane is served (at once or after DONE or the holder's end). */
+int relay_take(struct relay *relay, uint32_t lane, int peer, void (*taken)(void *arg, uint32_t lane), void *arg,
+               struct error *error);
+/* Stops reading the lane, sends its sockets over peer, then DONE; never touches the lane again. given is called when all
+ * is sent (or the successor is gone: its end then finds the rows in the segment). */
+int relay_give(struct relay *relay, uint32_t lane, int peer, void (*given)(void *arg, uint32_t lane), void *arg,
+               struct error *error);
+
+/* Opens a listener's socket for one lane, bound: SO_REUSEPORT, IP_FREEBIND, 4 MiB receive buffer (SO_RCVBUFFORCE, then
+ * SO_RCVBUF), SO_RXQ_OVFL, IP_PKTINFO for a wildcard, IP_PMTUDISC_DONT, non-blocking, close-on-exec. Used by the master.
+ * Errors: -EADDRINUSE (says how to find out who), -EACCES (ports below 1024 without the capability), others. */
+int listener_socket(int *out, const struct hp_endpoint *address, uint32_t protocol, struct error *error);
+
+#endif

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The shared segment as a file: made or found again by the master, passed on by descriptor, mapped by everybody.
+ * It outlives every process; tables inside are reached through the pointers of struct segment. */
+#ifndef SEGMENT_SEGMENT_H
+#define SEGMENT_SEGMENT_H
+
+#include "base/error.h"
+#include "base/log.h"
+#include "segment/layout.h"
+#include <stdbool.h>
+#include <stddef.h>
+
+struct segment_shape { /* capacities; what is asked for */
+    uint32_t records, sessions, lanes;
+};
+
+struct segment { /* a process's own view; every table's size is checked at map time against the file's */
+    struct segment_header *header;
+    struct process_slot *processes; /* SEGMENT_PROCESSES */
+    struct server_slot *servers;    /* SEGMENT_SERVERS */
+    struct pool_slot *pools;        /* SEGMENT_POOLS */
+    struct service_slot *services;  /* SEGMENT_SERVICES */
+    struct profile_slot *profiles;  /* SEGMENT_PROFILES */
+    struct lane_slot *lanes;        /* SEGMENT_LANES */
+    struct drop_slot *drops;        /* SEGMENT_DROPS */
+    struct record_bucket *buckets;  /* shape.buckets below */
+    struct session_row *rows;       /* lane l's rows: rows + l * rows_per_lane */
+    uint32_t lane_count, bucket_count, rows_per_lane; /* copies of the header's, checked: use these, not the header's */
+    int fd;
+    size_t size;
+};
+
+/* [master] Opens DIRECTORY/segment, or makes it (0600, fallocated, so that a full tmpfs is an error here and no SIGBUS
+ * later). One of another boot, layout or capacity, or a damaged one, is put aside as segment.old with one notice that
+ * says why. shape->lanes: what a new one gets (power of two); an old one keeps its own. A symlink, a foreign owner or a
+ * file that others can write is an error.
+ * Errors: -EPERM foreign or writable by others, -ENOSPC no room (says how much it needs), other errno values. */
+int segment_open(struct segment **out, int directory, const struct segment_shape *shape, struct log *log,
+                 struct error *error);
+/* [any] Maps what the master opened. The descriptor is taken over. -EINVAL: another layout. */
+int segment_map(struct segment **out, int fd, struct error *error);
+void segment_close(struct segment *segment); /* unmaps; the file stays; NULL is fine */
+
+/* [master] A free process slot for role: generation raised, counters kept from zero; SEGMENT_NO_INDEX: none left. */
+uint32_t process_begin(struct segment *segment, enum process_role role, uint32_t number);
+/* [master] After reaping: its reservations are free again, its counters are added to slot 0 (the master's own slot,
+ * which keeps the totals of the dead), its slot is free. */
+void process_end(struct segment *segment, uint32_t slot);
+bool process_alive(const struct segment *segment, uint32_t slot, uint32_t generation);
+uint64_t counter_total(const struct segment *segment, enum counter counter); /* [any] over all processes */
+const char *counter_name(enum counter counter);
+const char *counter_help(enum counter counter);
+static inline void counter_add(struct process_slot *self, enum counter counter, uint64_t by)
+{
+    uint64_t old = atomic_load_explicit(&self->counters[counter], memory_order_relaxed); /* one writer */
+    atomic_store_explicit(&self->counters[counter], old + by, memory_order_relaxed);
+}
+
+/* [master] Slots by name, found again or made. Servers: a slot that no live session and no record names may be given
+ * away when the table is full. SEGMENT_NO_INDEX: table full. */
+uint32_t server_assign(struct segment *segment, const char *name, const struct hp_endpoint *address);
+uint32_t pool_assign(struct segment *segment, const char *name);
+uint32_t service_assign(struct segment *segment, const char *name);
+uint32_t profile_assign(struct segment *segment, const char *name);
+/* [master] Index of the probe (protocol 6 or 17, port), found or made; SEGMENT_NO_INDEX: all SEGMENT_PROBES taken. */
+uint32_t server_probe_assign(struct segment *segment, uint32_t server, uint32_t protocol, uint16_t port);
+/* [any] Found by name's identity; SEGMENT_NO_INDEX: not there. */
+uint32_t server_find(const struct segment *segment, const char *name);
+uint32_t pool_find(const struct segment *segment, const char *name);
+uint32_t service_find(const struct segment *segment, const char *name);
+uint32_t profile_find(const struct segment *segment, const char *name);
+uint32_t server_probe_find(const struct segment *segment, uint32_t server, uint32_t protocol, uint16_t port);
+/* [master] State of the configuration; configured false: no longer in it (drains). */
+void server_set_state(struct segment *segment, uint32_t server, enum server_state state, bool configured);
+/* [monitor] */
+void server_set_down(struct segment *segment, uint32_t server, uint32_t probe, bool down);
+static inline uint64_t server_word(const struct segment *segment, uint32_t server)
+{
+    return atomic_load_explicit(&segment->servers[server % SEGMENT_SERVERS].word, memory_order_acquire);
+}
+static inline enum server_state server_word_state(uint64_t word)
+{
+    return (enum server_state)(word >> SERVER_STATE_SHIFT & 3u);
+}
+
+/* [monitor] Posts a drop; returns its sequence. [worker] walks what is newer than its lane's drop_seen. */
+uint64_t drop_post(struct segment *segment, const struct hp_endpoint *client);
+
+#endif
