@@ -57,7 +57,7 @@ static inline void counter_add(struct process_slot *self, enum counter counter, 
 }
 
 /* [master] Slots by name, found again or made. Servers: a slot that no live session and no record names may be given
- * away when the table is full. SEGMENT_NO_INDEX: table full. */
+ * away when the table is full; an assigned one counts as configured. SEGMENT_NO_INDEX: table full. */
 uint32_t server_assign(struct segment *segment, const char *name, const struct hp_endpoint *address);
 uint32_t pool_assign(struct segment *segment, const char *name);
 uint32_t service_assign(struct segment *segment, const char *name);
@@ -85,5 +85,7 @@ static inline enum server_state server_word_state(uint64_t word)
 
 /* [monitor] Posts a drop; returns its sequence. [worker] walks what is newer than its lane's drop_seen. */
 uint64_t drop_post(struct segment *segment, const struct hp_endpoint *client);
+/* [any] The client of a drop. false: overwritten by newer ones, or not posted yet. */
+bool drop_read(const struct segment *segment, uint64_t sequence, struct hp_endpoint *client);
 
 #endif

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Inside a bucket: what record.c, record_evict.c and record_change.c share. Private to this folder.
+ *
+ * head:  16 occupied bits | 48 bits of version, raised with every change of a bit. Changed by CAS alone.
+ * value: of an occupied slot is changed by CAS alone, and never from dead to live. Of a free slot it is stored by who
+ *        holds the reservation, each time with a generation of its own: no CAS from an old value can meet a new one.
+ * Memory order: whoever looks into a slot loads with acquire and then loads the head once more; whoever fills a slot
+ * has read (acquire) a head in which it is free and then stores with release. So who sees one filled word sees that
+ *        head, or a later one, and knows that its look was spoilt. On x86 all of these are plain moves. */
+#ifndef SEGMENT_RECORD_BUCKET_H
+#define SEGMENT_RECORD_BUCKET_H
+
+#include "segment/record.h"
+
+#define RECORD_NO_SLOT RECORD_SLOTS
+#define RECORD_OCCUPIED 0xffffull
+#define RECORD_VERSION_STEP (1ull << RECORD_SLOTS)
+#define RECORD_GENERATION_MASK 0x3ffffffull
+#define RECORD_TIME_MASK 0x1ffffffu
+#define RECORD_PROVEN_BIT (1ull << 25)
+
+/* A look is spoilt when the head changes meanwhile: another process has got on. Never waits for one that has not. The
+ * bound is far beyond what honest neighbours can cause; it ends the walk when a hostile one does nothing else. */
+#define RECORD_TRIES 10000u
+
+static inline uint64_t record_value_make(uint64_t generation, uint32_t server, bool proven, uint32_t now_s)
+{
+    return (generation & RECORD_GENERATION_MASK) << 38 | (uint64_t)(server & 0xfffu) << 26 |
+           (proven ? RECORD_PROVEN_BIT : 0) | (now_s & RECORD_TIME_MASK);
+}
+
+static inline bool record_is_dead(uint64_t value)
+{
+    return RECORD_SERVER(value) == RECORD_DEAD;
+}
+
+static inline struct record_bucket *record_bucket_at(const struct segment *segment, uint32_t index)
+{
+    return &segment->buckets[index / RECORD_SLOTS % segment->bucket_count];
+}
+
+/* Frees a slot whose value is dead: whoever sees it helps, its killer may be dead or stopped. */
+void record_clear(struct record_bucket *bucket, uint32_t slot);
+
+enum record_eviction {
+    EVICTION_DONE,   /* one record made way */
+    EVICTION_LOST,   /* the one chosen has changed meanwhile: look again */
+    EVICTION_NOTHING /* only proven ones that have not expired */
+};
+enum record_eviction record_evict(struct record_bucket *bucket, uint32_t now_s);
+
+bool record_slot_expired(const struct record_slot *slot, uint64_t value, uint32_t now_s);
+
+#endif
