@@ -12,8 +12,8 @@ int master_run(const char *path);
  * (0: fine, warnings may have been printed). */
 int check_run(const char *path);
 
-/* The role of a started process: argv[1] is "_worker", "_monitor" or "_check". Not for users. Returns -1 when argv names
- * no role, else the exit status. */
+/* The role of a started process: argv[1] is "_worker", "_monitor" or "_check". Not for users. Returns -1 when argv
+ * names no role, else the exit status. */
 int process_role_main(int argc, char **argv);
 
 #endif

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The line between the master and a process that it started: a SOCK_SEQPACKET pair, one fixed-size message a packet,
+ * descriptors beside it. Never blocks: what the other end does not take yet waits in a queue here. */
+#ifndef PROCESS_CHANNEL_H
+#define PROCESS_CHANNEL_H
+
+#include "base/error.h"
+#include <stdint.h>
+#include <uv.h>
+
+#define MESSAGE_ITEMS 128u
+
+enum message_kind {
+    /* master -> child */
+    MESSAGE_LISTENERS, /* count descriptors, listeners[i] and lanes[i] beside each */
+    MESSAGE_TAKE,      /* lanes[0]; a descriptor when somebody holds it */
+    MESSAGE_GIVE,      /* lanes[0]; a descriptor */
+    MESSAGE_BEGIN,     /* monitor: you are the one now */
+    MESSAGE_STOP,
+    /* child -> master */
+    MESSAGE_READY,
+    MESSAGE_FAILED, /* text: why it cannot start */
+    MESSAGE_TAKEN,  /* lanes[0] */
+    MESSAGE_GIVEN,  /* lanes[0] */
+    MESSAGE_RELOAD, /* a descriptor: the connection that wants to know how it went */
+    MESSAGE_KINDS
+};
+
+struct message {
+    uint32_t kind, count;
+    uint32_t listeners[MESSAGE_ITEMS], lanes[MESSAGE_ITEMS];
+    char text[768];
+};
+
+struct channel;
+struct channel_events {
+    void *arg;
+    /* descriptors: count of them, owned by the callee from now on. */
+    void (*message)(void *arg, const struct message *message, int *descriptors, uint32_t count);
+    void (*closed)(void *arg); /* the other end is gone; called once, the channel is still to be closed */
+};
+
+/* Takes fd over. */
+int channel_open(struct channel **out, uv_loop_t *loop, int fd, const struct channel_events *events,
+                 struct error *error);
+/* The channel frees itself when the loop has let go of it. No event comes after this. NULL is fine. */
+void channel_close(struct channel *channel);
+/* Sends a copy, with duplicates of the descriptors. -ENOMEM, -EPIPE: the other end is gone. */
+int channel_send(struct channel *channel, const struct message *message, const int *descriptors, uint32_t count);
+
+#endif

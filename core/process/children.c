@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A started process, from the master's side.
+ * Happy path: a slot of the segment, a channel, spawn; it says READY, is given lanes (worker) or BEGIN (monitor), later
+ * STOP, ends with status 0 and is reaped.
+ * Fails: it cannot start      -> FAILED with a text: the start or reload that wanted it fails; a respawn is tried again
+ *        it dies              -> deaths.c: slot freed, lanes without a holder, respawn
+ *        its messages are odd -> ignored: a hostile child can only hurt itself */
+#include "process/master.h"
+
+#include "base/clock.h"
+#include "process/spawn.h"
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+const char *child_name(const struct child *child, char text[32])
+{
+    if (child->role == PROCESS_MONITOR)
+        snprintf(text, 32, "monitor");
+    else
+        snprintf(text, 32, "worker %u", child->number);
+    return text;
+}
+
+static void on_ready(struct child *child)
+{
+    if (child->state != CHILD_STARTING)
+        return;
+    child->state = CHILD_READY;
+    if (child->generation == child->master->next) {
+        reload_child_ready(child->master, child);
+        return;
+    }
+    if (child->role == PROCESS_MONITOR)
+        child_say(child, MESSAGE_BEGIN);
+    lanes_advance(child->master);
+}
+
+static void on_message(void *arg, const struct message *message, int *descriptors, uint32_t count)
+{
+    struct child *child = arg;
+    struct master *master = child->master;
+    bool about_lane = message->kind == MESSAGE_TAKEN || message->kind == MESSAGE_GIVEN;
+    uint32_t used = 0;
+
+    if (about_lane && (message->count < 1 || message->lanes[0] >= master->segment->lane_count))
+        about_lane = false;
+    if (message->kind == MESSAGE_READY)
+        on_ready(child);
+    else if (message->kind == MESSAGE_FAILED)
+        reload_child_failed(master, child, message->text);
+    else if (message->kind == MESSAGE_TAKEN && about_lane)
+        lanes_taken(master, child, message->lanes[0]);
+    else if (message->kind == MESSAGE_GIVEN && about_lane)
+        lanes_given(master, child, message->lanes[0]);
+    else if (message->kind == MESSAGE_RELOAD && count > 0 && child->role == PROCESS_MONITOR)
+        reload_request(master, descriptors[used++]);
+    while (used < count)
+        close(descriptors[used++]);
+}
+
+static void on_closed(void *arg)
+{
+    struct child *child = arg;
+
+    /* It has closed its end: it is dying, or it has lost its mind. Reaping tells; make sure that there is one. */
+    if (child->running)
+        uv_process_kill(&child->process, SIGKILL);
+}
+
+static void child_unlink(struct child *child)
+{
+    struct child **link = &child->master->children;
+
+    while (*link != child)
+        link = &(*link)->next;
+    *link = child->next;
+}
+
+static void on_process_closed(uv_handle_t *handle)
+{
+    free(handle->data);
+}
+
+static void on_exit_event(uv_process_t *process, int64_t status, int number)
+{
+    struct child *child = process->data;
+
+    child->running = false;
+    child_unlink(child);
+    channel_close(child->channel);
+    child->channel = NULL;
+    child_died(child, status, number);
+    uv_close((uv_handle_t *)process, on_process_closed);
+}
+
+static int spawn(struct child *child, int channel, struct error *error)
+{
+    struct master *self = child->master;
+    const struct plan *plan = child->generation->plan;
+    char slot[16], number[16], uid[16], gid[16];
+    char *arguments[] = {
+        "homeport", child->role == PROCESS_MONITOR ? "_monitor" : "_worker", slot, number, uid, gid, (char *)self->path,
+        NULL};
+    int descriptors[SPAWN_DESCRIPTORS] = {-1, 1, 2, channel, child->generation->source, self->segment->fd, -1};
+
+    snprintf(slot, sizeof slot, "%u", child->slot);
+    snprintf(number, sizeof number, "%u", child->number);
+    snprintf(uid, sizeof uid, "%u", plan->uid);
+    snprintf(gid, sizeof gid, "%u", plan->gid);
+    if (child->role == PROCESS_MONITOR)
+        descriptors[SPAWN_CONTROL] = self->control;
+    return spawn_role(self->loop, &child->process, arguments, descriptors, on_exit_event, error);
+}
+
+static int connect_and_spawn(struct child *child, struct error *error)
+{
+    struct channel_events events = {child, on_message, on_closed};
+    int pair[2], status;
+
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+        return error_set(error, -errno, "cannot make a channel: %s", strerror(errno));
+    status = channel_open(&child->channel, child->master->loop, pair[0], &events, error);
+    if (status < 0) {
+        close(pair[0]);
+        close(pair[1]);
+        return status;
+    }
+    status = spawn(child, pair[1], error);
+    close(pair[1]);
+    if (status < 0) {
+        channel_close(child->channel);
+        child->channel = NULL;
+    }
+    return status;
+}
+
+int child_start(struct master *self, struct generation *generation, enum process_role role, uint32_t number,
+                struct error *error)
+{
+    struct child *child = calloc(1, sizeof *child);
+    int status;
+
+    if (child == NULL)
+        return error_set(error, -ENOMEM, "no memory for a process");
+    child->master = self;
+    child->generation = generation;
+    child->role = role;
+    child->number = number;
+    child->process.data = child;
+    child->slot = process_begin(self->segment, role, number);
+    if (child->slot == SEGMENT_NO_INDEX) {
+        free(child);
+        return error_set(error, -ENOSPC, "all %u process slots of the segment are taken", SEGMENT_PROCESSES);
+    }
+    status = connect_and_spawn(child, error);
+    if (status < 0) {
+        process_end(self->segment, child->slot);
+        uv_close((uv_handle_t *)&child->process, on_process_closed); /* uv_spawn has initialised it even so */
+        return status;
+    }
+    child->running = true;
+    atomic_store(&self->segment->processes[child->slot].pid, child->process.pid);
+    child->next = self->children;
+    self->children = child;
+    if (role == PROCESS_MONITOR)
+        generation->monitor = child;
+    else
+        generation->workers[number] = child;
+    return role == PROCESS_WORKER ? listeners_send(generation, child, self->segment->lane_count) : 0;
+}
+
+void child_say(struct child *child, enum message_kind kind)
+{
+    struct message message = {.kind = kind};
+
+    if (child->channel != NULL)
+        channel_send(child->channel, &message, NULL, 0);
+}
+
+void child_stop(struct child *child)
+{
+    child->state = CHILD_LEAVING;
+    child_say(child, MESSAGE_STOP);
+}
+
+void child_kill(struct child *child)
+{
+    if (child->running)
+        uv_process_kill(&child->process, SIGKILL);
+}

@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Why a process died, who is to blame, and when the next one starts (I4).
+ * Inside a plugin (the breadcrumb says so, or the watchdog killed it there): the log names plugin and operation; the
+ * second time within QUARANTINE_MS its profile is quarantined until the next reload; the worker is back at once.
+ * In our own code: back at once, from the third death within QUARANTINE_MS with a growing pause. */
+#include "process/master.h"
+
+#include "base/clock.h"
+#include "plugin/plugin.h"
+#include <stdio.h>
+#include <string.h>
+
+#define QUARANTINE_MS 10000u
+#define PAUSE_MS 100u
+#define PAUSE_LIMIT_MS 5000u
+#define WATCH_MS 1000u
+#define WATCH_LATE_MS 1500u /* a look later than this says nothing about others: we were stopped as well */
+
+static uint32_t place(const struct child *child) /* in pauses and deaths */
+{
+    return child->role == PROCESS_MONITOR ? child->generation->plan->workers : child->number;
+}
+
+static void blame_plugin(struct master *self, const struct child *child, const char *how, uint64_t now_ms)
+{
+    const struct process_slot *slot = &self->segment->processes[child->slot];
+    struct profile_slot *profile = &self->segment->profiles[slot->inside_profile % SEGMENT_PROFILES];
+    char profile_name[SEGMENT_NAME], name[32];
+
+    memcpy(profile_name, profile->name, sizeof profile_name);
+    profile_name[sizeof profile_name - 1] = '\0';
+    log_write(&self->log, LOG_ERROR, "%s %s inside %s of the plugin of profile %s", child_name(child, name), how,
+              plugin_operation_name(slot->inside_operation), profile_name);
+    if (profile->deaths > 0 && now_ms - profile->last_death_ms < QUARANTINE_MS) {
+        atomic_store(&profile->quarantined, 1);
+        log_write(&self->log, LOG_ERROR, "profile %s is quarantined until the next reload: on_failure decides",
+                  profile_name);
+    }
+    profile->deaths++;
+    profile->last_death_ms = now_ms;
+}
+
+static void blame_ourselves(struct master *self, struct child *child, const char *how, uint64_t now_ms)
+{
+    struct process_slot *slot = &self->segment->processes[child->slot];
+    struct deaths *deaths = &child->generation->deaths[place(child)];
+    char words[sizeof slot->last_words], name[32];
+
+    memcpy(words, slot->last_words, sizeof words);
+    words[sizeof words - 1] = '\0';
+    log_write(&self->log, LOG_ERROR, "%s %s%s%s", child_name(child, name), how, words[0] ? "; its last words: " : "",
+              words);
+    deaths->in_a_row = now_ms - deaths->last_ms < QUARANTINE_MS ? deaths->in_a_row + 1 : 1;
+    deaths->last_ms = now_ms;
+    if (deaths->in_a_row >= 3) {
+        uint64_t pause = (uint64_t)PAUSE_MS << (deaths->in_a_row - 3 > 6 ? 6 : deaths->in_a_row - 3);
+
+        child->generation->pauses[place(child)] = now_ms + (pause > PAUSE_LIMIT_MS ? PAUSE_LIMIT_MS : pause);
+    }
+}
+
+void child_died(struct child *child, int64_t status, int number)
+{
+    struct master *self = child->master;
+    const struct process_slot *slot = &self->segment->processes[child->slot];
+    uint64_t now_ms = clock_now_ms();
+    bool expected = child->state == CHILD_LEAVING || self->stopping;
+    char how[64];
+
+    if (child->hung)
+        snprintf(how, sizeof how, "hung and was killed");
+    else if (number != 0)
+        snprintf(how, sizeof how, "died by signal %d", number);
+    else
+        snprintf(how, sizeof how, "ended with status %lld", (long long)status);
+    if (!expected && slot->inside_since_ms != 0)
+        blame_plugin(self, child, how, now_ms);
+    else if (!expected)
+        blame_ourselves(self, child, how, now_ms);
+    process_end(self->segment, child->slot);
+    if (child->generation->monitor == child)
+        child->generation->monitor = NULL;
+    if (child->role == PROCESS_WORKER && child->generation->workers[child->number] == child)
+        child->generation->workers[child->number] = NULL;
+    if (child->generation == self->next && !expected)
+        reload_child_failed(self, child, how);
+    lanes_child_died(self, child);
+    generation_release(self, child->generation);
+    if (!self->stopping)
+        respawn_due(self, now_ms);
+    else if (self->children == NULL)
+        master_stop(self, self->status);
+}
+
+static void respawn(struct master *self, enum process_role role, uint32_t number, uint64_t now_ms)
+{
+    struct error error = {0};
+    uint32_t at = role == PROCESS_MONITOR ? self->running->plan->workers : number;
+
+    if (now_ms < self->running->pauses[at])
+        return;
+    if (child_start(self, self->running, role, number, &error) < 0) {
+        log_failure(&self->log, LOG_ERROR, &error);
+        self->running->pauses[at] = now_ms + PAUSE_LIMIT_MS;
+    }
+}
+
+void respawn_due(struct master *self, uint64_t now_ms)
+{
+    if (self->running == NULL || self->stopping)
+        return;
+    for (uint32_t i = 0; i < self->running->plan->workers; i++)
+        if (self->running->workers[i] == NULL)
+            respawn(self, PROCESS_WORKER, i, now_ms);
+    if (self->running->monitor == NULL)
+        respawn(self, PROCESS_MONITOR, 0, now_ms);
+}
+
+void watchdog_look(struct master *self, uint64_t now_ms)
+{
+    bool on_time = self->watch_ms != 0 && now_ms - self->watch_ms < WATCH_LATE_MS;
+
+    if (now_ms - self->watch_ms < WATCH_MS)
+        return;
+    self->watch_ms = now_ms;
+    for (struct child *child = self->children; child != NULL; child = child->next) {
+        const struct process_slot *slot = &self->segment->processes[child->slot];
+        uint64_t calls = atomic_load(&slot->inside_calls);
+        bool inside = atomic_load(&slot->inside_since_ms) != 0;
+
+        if (on_time && inside && child->inside_seen && calls == child->calls_seen && !child->hung) {
+            child->hung = true;
+            child_kill(child);
+        }
+        child->inside_seen = inside;
+        child->calls_seen = calls;
+    }
+}

@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The listening sockets: one a listener and lane, opened in the order of the lanes, because a socket's place in its
+ * SO_REUSEPORT group is its lane. The master keeps them all, so the group never changes when a worker dies. */
+#include "process/master.h"
+
+#include "base/endpoint.h"
+#include "relay/relay.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const struct listener *find(const struct generation *generation, const struct listener *like)
+{
+    for (uint32_t i = 0; generation != NULL && i < generation->listener_count; i++) {
+        const struct listener *listener = &generation->listeners[i];
+
+        if (listener->protocol == like->protocol && endpoint_equal(&listener->address, &like->address))
+            return listener;
+    }
+    return NULL;
+}
+
+static int open_lane(struct listener *listener, uint32_t lane, const struct listener *before, struct error *error)
+{
+    if (before == NULL)
+        return listener_socket(&listener->sockets[lane], &listener->address, listener->protocol, error);
+    listener->sockets[lane] = fcntl(before->sockets[lane], F_DUPFD_CLOEXEC, 0);
+    if (listener->sockets[lane] < 0)
+        return error_set(error, -errno, "cannot keep a listening socket: %s", strerror(errno));
+    return 0;
+}
+
+static int open_listener(struct listener *listener, const struct generation *before, uint32_t lanes,
+                         struct error *error)
+{
+    const struct listener *kept = find(before, listener);
+
+    listener->sockets = malloc(lanes * sizeof *listener->sockets);
+    if (listener->sockets == NULL)
+        return error_set(error, -ENOMEM, "no memory for listening sockets");
+    for (uint32_t i = 0; i < lanes; i++)
+        listener->sockets[i] = -1;
+    for (uint32_t i = 0; i < lanes; i++) {
+        int status = open_lane(listener, i, kept, error);
+        if (status < 0)
+            return status;
+    }
+    return 0;
+}
+
+int listeners_open(struct generation *generation, const struct generation *before, uint32_t lanes, struct error *error)
+{
+    const struct plan *plan = generation->plan;
+
+    for (uint32_t i = 0; i < plan->listener_count; i++) {
+        struct listener *listener = &generation->listeners[i];
+        int status;
+
+        listener->address = plan->listeners[i].address;
+        listener->protocol = plan->listeners[i].protocol;
+        generation->listener_count = i + 1;
+        status = open_listener(listener, before, lanes, error);
+        if (status < 0)
+            return error_under(error, "service %s", plan->listeners[i].service);
+    }
+    return 0;
+}
+
+void listeners_close(struct generation *generation, uint32_t lanes)
+{
+    for (uint32_t i = 0; i < generation->listener_count; i++) {
+        struct listener *listener = &generation->listeners[i];
+
+        for (uint32_t lane = 0; listener->sockets != NULL && lane < lanes; lane++)
+            if (listener->sockets[lane] >= 0)
+                close(listener->sockets[lane]);
+        free(listener->sockets);
+        listener->sockets = NULL;
+    }
+    generation->listener_count = 0;
+}
+
+int listeners_send(const struct generation *generation, struct child *worker, uint32_t lanes)
+{
+    struct message message = {.kind = MESSAGE_LISTENERS};
+    int sockets[MESSAGE_ITEMS], status = 0;
+
+    for (uint32_t i = 0; i < generation->listener_count && status == 0; i++)
+        for (uint32_t lane = worker->number; lane < lanes && status == 0; lane += generation->plan->workers) {
+            sockets[message.count] = generation->listeners[i].sockets[lane];
+            message.listeners[message.count] = i;
+            message.lanes[message.count++] = lane;
+            if (message.count < MESSAGE_ITEMS)
+                continue;
+            status = channel_send(worker->channel, &message, sockets, message.count);
+            message.count = 0;
+        }
+    if (message.count > 0 && status == 0)
+        status = channel_send(worker->channel, &message, sockets, message.count);
+    return status;
+}

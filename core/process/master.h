@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The master's parts, private to this layer. One loop, one thread, the only process that keeps privileges. It parses no
+ * byte from the network, no YAML, and loads no plugin.
+ *
+ *   master.c      start, signals, stop
+ *   children.c    a started process: spawn, messages, reap
+ *   succession.c  who holds which lane, and how it gets to the next holder
+ *   deaths.c      why a process died, who is to blame, when it is started again; the watchdog
+ *   reload.c      check, prepare, hand over
+ *   generation.c  one configuration and what belongs to it
+ *   listeners.c   the listening sockets
+ *   state_folder.c  folder, lock, control socket */
+#ifndef PROCESS_MASTER_H
+#define PROCESS_MASTER_H
+
+#include "base/log.h"
+#include "process/channel.h"
+#include "process/check.h"
+#include "process/plan.h"
+#include "segment/segment.h"
+#include <stdbool.h>
+#include <uv.h>
+
+#define PREPARE_LIMIT_MS 30000u  /* successors must be ready by then */
+#define HAND_OVER_LIMIT_MS 2000u /* a holder that misses it is killed (design: lanes) */
+#define STOP_LIMIT_MS 3000u      /* processes told to stop are killed then */
+
+struct master;
+struct generation;
+
+enum child_state { CHILD_STARTING, CHILD_READY, CHILD_LEAVING };
+
+struct child {
+    struct master *master;
+    struct generation *generation;
+    enum process_role role;
+    uint32_t number; /* worker 0..N-1 */
+    uint32_t slot;   /* of the segment's processes */
+    enum child_state state;
+    uv_process_t process;
+    struct channel *channel;
+    bool running;        /* not reaped yet */
+    uint64_t calls_seen; /* watchdog: inside_calls at its last look */
+    bool inside_seen;
+    bool hung;          /* killed by the watchdog */
+    struct child *next; /* in master->children */
+};
+
+struct listener { /* of a generation, in the order of the plan */
+    struct hp_endpoint address;
+    uint32_t protocol;
+    int *sockets; /* one a lane; shared with the generation before or after by dup */
+};
+
+/* One configuration with the processes that were born with it. */
+struct generation {
+    struct plan *plan;
+    int source; /* sealed configuration */
+    struct listener *listeners;
+    uint32_t listener_count;
+    struct child **workers; /* plan->workers; NULL: dead, to be started again */
+    struct child *monitor;
+    uint64_t *pauses; /* respawn of worker i (monitor: at plan->workers) not before this time */
+    struct deaths {
+        uint64_t last_ms;
+        uint32_t in_a_row;
+    } * deaths; /* likewise */
+};
+
+struct lane {
+    struct child *owner;  /* holds it, or is taking it; NULL: nobody */
+    struct child *giver;  /* still has to give it to owner */
+    uint64_t deadline_ms; /* for the giver */
+    bool served;          /* owner said TAKEN */
+};
+
+struct reload;
+
+struct master {
+    uv_loop_t *loop;
+    const char *path; /* of the configuration */
+    struct log log;
+    struct segment *segment;
+    int folder, lock, control;
+    char control_path[320];
+    struct generation *running, *next; /* next: being prepared */
+    struct child *children;            /* all that are not reaped */
+    struct lane *lanes;                /* segment->lane_count */
+    struct reload *reload;
+    uv_signal_t signals[3]; /* SIGTERM, SIGINT, SIGHUP */
+    uv_timer_t tick;        /* every TICK_MS: loop time, deadlines, respawns */
+    uint64_t tick_ms, watch_ms;
+    bool stopping, announced; /* announced: it has said that it is ready */
+    uint64_t stop_deadline_ms;
+    int status; /* exit status */
+};
+
+/* state_folder.c. Errors name cause and next step; -EBUSY: another daemon, with its pid. */
+int state_folder_open(struct master *self, const struct plan *plan, struct error *error);
+void state_folder_close(struct master *self);
+
+/* listeners.c. Sockets that the generation before has for the same address are used again (dup). */
+int listeners_open(struct generation *generation, const struct generation *before, uint32_t lanes, struct error *error);
+void listeners_close(struct generation *generation, uint32_t lanes);
+int listeners_send(const struct generation *generation, struct child *worker, uint32_t lanes);
+
+/* generation.c */
+struct generation *generation_make(const struct plan *plan,
+                                   int source);                      /* copies plan, takes source over; NULL: memory */
+void generation_free(struct generation *generation, uint32_t lanes); /* NULL is fine; its processes are gone */
+/* Frees it once it is neither running nor next and none of its processes is left. */
+void generation_release(struct master *self, struct generation *generation);
+/* Slots of the segment for every name of the plan. -ENOSPC: a table is full. */
+int generation_assign(struct master *self, const struct generation *generation, struct error *error);
+void generation_apply(struct master *self, const struct generation *generation); /* server states, quarantines lifted */
+
+/* children.c */
+int child_start(struct master *self, struct generation *generation, enum process_role role, uint32_t number,
+                struct error *error);
+void child_say(struct child *child, enum message_kind kind);
+void child_stop(struct child *child);
+void child_kill(struct child *child);
+const char *child_name(const struct child *child, char text[32]);
+
+/* succession.c */
+void lanes_advance(struct master *self); /* whatever can be done now for each lane; idempotent */
+void lanes_taken(struct master *self, struct child *child, uint32_t lane);
+void lanes_given(struct master *self, struct child *child, uint32_t lane);
+void lanes_child_died(struct master *self, struct child *child);
+void lanes_deadlines(struct master *self, uint64_t now_ms);
+bool lanes_all_served(const struct master *self);
+
+/* deaths.c */
+void child_died(struct child *child, int64_t status, int number);
+void watchdog_look(struct master *self, uint64_t now_ms);
+void respawn_due(struct master *self, uint64_t now_ms);
+
+/* reload.c. connection: who wants to know how it went, or -1. */
+void reload_request(struct master *self, int connection);
+void reload_child_ready(struct master *self, struct child *child);
+void reload_child_failed(struct master *self, struct child *child, const char *why);
+void reload_deadline(struct master *self, uint64_t now_ms);
+void reload_lanes_served(struct master *self);
+void reload_abandon(struct master *self); /* the daemon stops */
+
+/* master.c */
+void master_stop(struct master *self, int status);
+
+#endif

@@ -1,0 +1,334 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Start and reload: one way.
+ * Happy path: read the file into a sealed memfd; the check child validates it; open what is new to listen on, assign
+ * slots; start a successor for each worker and the monitor; all say READY; apply server states; the lanes go over; the
+ * old processes are told to stop; whoever asked is answered.
+ * Fails: the file cannot be read, the check finds errors, an address is taken, a successor cannot start or is not ready
+ *        within PREPARE_LIMIT_MS -> successors end, what was opened is closed, the running ones never noticed; at the
+ *        first start the daemon ends with status 1
+ *        asked while one is under way -> it runs once more afterwards; the last file wins
+ *        SIGTERM meanwhile -> abandoned */
+#include "process/master.h"
+
+#include "base/clock.h"
+#include "process/source.h"
+#include <errno.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define WAITERS 16u
+
+struct reload {
+    struct check *check;
+    int source;
+    uint64_t deadline_ms; /* of the preparation; 0: not preparing */
+    bool handing_over;
+    char *text;           /* what the check said */
+    int waiters[WAITERS]; /* connections that want the answer */
+    uint32_t waiter_count;
+    bool again; /* asked meanwhile */
+    int later[WAITERS];
+    uint32_t later_count;
+};
+
+static void begin(struct master *self);
+
+static char *answer_text(const struct reload *reload, const struct error *error)
+{
+    json_t *answer = json_pack("{s:b, s:s*}", "ok", error->code == 0, "diagnostics",
+                               reload->text != NULL && reload->text[0] != '\0' ? reload->text : NULL);
+    char *text;
+
+    if (error->code != 0) {
+        json_object_set_new(answer, "error", json_string(error->what));
+        json_object_set_new(answer, "next", json_string(error->next));
+    }
+    text = json_dumps(answer, JSON_COMPACT | JSON_ENSURE_ASCII);
+    json_decref(answer);
+    return text;
+}
+
+static void answer(struct reload *reload, const struct error *error)
+{
+    char *text = reload->waiter_count > 0 ? answer_text(reload, error) : NULL;
+
+    for (uint32_t i = 0; i < reload->waiter_count; i++) {
+        int connection = reload->waiters[i];
+
+        /* Small enough for the socket's buffer; who reads too slowly for that gets what fits. */
+        if (text != NULL && write(connection, text, strlen(text)) > 0 && write(connection, "\n", 1) > 0)
+            fsync(connection);
+        close(connection);
+    }
+    reload->waiter_count = 0;
+    free(text);
+}
+
+static void reload_free(struct reload *reload)
+{
+    check_close(reload->check);
+    if (reload->source >= 0)
+        close(reload->source);
+    free(reload->text);
+    free(reload);
+}
+
+/* Ends this round; the next one begins when somebody asked meanwhile. */
+static void finish(struct master *self, const struct error *error)
+{
+    struct reload *reload = self->reload;
+
+    answer(reload, error);
+    self->reload = NULL;
+    if (reload->again && !self->stopping) {
+        begin(self);
+        if (self->reload != NULL) {
+            memcpy(self->reload->waiters, reload->later, sizeof reload->later);
+            self->reload->waiter_count = reload->later_count;
+            reload->later_count = 0;
+        }
+    }
+    while (reload->later_count > 0)
+        close(reload->later[--reload->later_count]);
+    reload_free(reload);
+}
+
+static void fail(struct master *self, struct error *error)
+{
+    struct generation *next = self->next;
+
+    self->next = NULL;
+    for (struct child *child = self->children; child != NULL; child = child->next)
+        if (child->generation == next && next != NULL) {
+            child->state = CHILD_LEAVING;
+            child_kill(child);
+        }
+    if (self->running == NULL) {
+        log_failure(&self->log, LOG_ERROR, error);
+        self->status = 1;
+    } else {
+        error_under(error, "reload refused, everything runs on");
+        log_failure(&self->log, LOG_ERROR, error);
+    }
+    finish(self, error);
+    if (next != NULL)
+        generation_release(self, next);
+    if (self->running == NULL)
+        master_stop(self, 1);
+}
+
+/* What a reload cannot change: those that the segment's shape or the folder hold. */
+static int check_against_running(struct master *self, const struct plan *plan, struct error *error)
+{
+    if (plan->workers > self->segment->lane_count) {
+        error_set(error, -EINVAL, "%u workers are more than the %u lanes of the segment", plan->workers,
+                  self->segment->lane_count);
+        return error_next(error, "stop homeport, remove %s/segment and start it: records and sessions are lost",
+                          plan->state);
+    }
+    if (self->running == NULL)
+        return 0;
+    if (strcmp(plan->state, self->running->plan->state) != 0) {
+        error_set(error, -EINVAL, "the state folder cannot change while homeport runs");
+        return error_next(error, "restart it, or write state: %s again", self->running->plan->state);
+    }
+    if (plan->records != self->running->plan->records || plan->sessions != self->running->plan->sessions)
+        log_write(&self->log, LOG_WARNING, "other capacities take effect at the next start");
+    return 0;
+}
+
+static uint32_t lanes_for(uint32_t workers)
+{
+    uint32_t lanes = 8;
+
+    while (lanes < 2 * workers)
+        lanes *= 2;
+    return lanes;
+}
+
+/* The first start: what the daemon as a whole needs before it has a generation. */
+static int found(struct master *self, const struct plan *plan, struct error *error)
+{
+    struct segment_shape shape = {plan->records, plan->sessions, lanes_for(plan->workers)};
+    int status = state_folder_open(self, plan, error);
+
+    if (status == 0)
+        status = segment_open(&self->segment, self->folder, &shape, &self->log, error);
+    if (status < 0)
+        return status;
+    self->lanes = calloc(self->segment->lane_count, sizeof *self->lanes);
+    if (self->lanes == NULL)
+        return error_set(error, -ENOMEM, "no memory for lanes");
+    if (process_begin(self->segment, PROCESS_MASTER, 0) != 0)
+        return error_set(error, -EINVAL, "the segment has no slot for the master");
+    atomic_store(&self->segment->processes[0].pid, getpid());
+    for (uint32_t i = 0; i < self->segment->lane_count; i++)
+        atomic_store(&self->segment->lanes[i].holder, SEGMENT_NO_INDEX);
+    return 0;
+}
+
+static int start_successors(struct master *self, struct error *error)
+{
+    int status = 0;
+
+    for (uint32_t i = 0; i < self->next->plan->workers && status == 0; i++)
+        status = child_start(self, self->next, PROCESS_WORKER, i, error);
+    return status == 0 ? child_start(self, self->next, PROCESS_MONITOR, 0, error) : status;
+}
+
+static int prepare(struct master *self, const struct plan *plan, struct error *error)
+{
+    struct reload *reload = self->reload;
+    int status = 0;
+
+    self->log.level = (enum log_level)plan->log_level;
+    self->log.format = (enum log_format)plan->log_format;
+    if (self->segment == NULL)
+        status = found(self, plan, error);
+    if (status == 0)
+        status = check_against_running(self, plan, error);
+    if (status < 0)
+        return status;
+    self->next = generation_make(plan, reload->source);
+    if (self->next == NULL)
+        return error_set(error, -ENOMEM, "no memory for a configuration");
+    reload->source = -1;
+    status = generation_assign(self, self->next, error);
+    if (status == 0)
+        status = listeners_open(self->next, self->running, self->segment->lane_count, error);
+    if (status == 0)
+        status = start_successors(self, error);
+    reload->deadline_ms = clock_now_ms() + PREPARE_LIMIT_MS;
+    return status;
+}
+
+static void on_checked(void *arg, const struct plan *plan, const char *text, const struct error *why)
+{
+    struct master *self = arg;
+    struct error error = *why;
+
+    self->reload->text = strdup(text);
+    if (text[0] != '\0' && write(STDERR_FILENO, text, strlen(text)) < 0)
+        self->log.dropped++;
+    if (plan == NULL || prepare(self, plan, &error) < 0)
+        fail(self, &error);
+}
+
+static void begin(struct master *self)
+{
+    struct reload *reload = calloc(1, sizeof *reload);
+    struct error error = {0};
+
+    if (reload == NULL) {
+        log_write(&self->log, LOG_ERROR, "no memory for a reload");
+        return;
+    }
+    reload->source = -1;
+    self->reload = reload;
+    if (source_read(&reload->source, self->path, &error) < 0 ||
+        check_start(&reload->check, self->loop, reload->source, self->path, on_checked, self, &error) < 0)
+        fail(self, &error);
+}
+
+void reload_request(struct master *self, int connection)
+{
+    struct reload *reload = self->reload;
+    bool busy = reload != NULL;
+
+    if (!busy)
+        begin(self);
+    reload = self->reload;
+    if (connection < 0) {
+        if (busy)
+            reload->again = true;
+        return;
+    }
+    if (reload == NULL || (busy && reload->later_count == WAITERS)) {
+        close(connection);
+    } else if (busy) {
+        reload->again = true;
+        reload->later[reload->later_count++] = connection;
+    } else {
+        reload->waiters[reload->waiter_count++] = connection;
+    }
+}
+
+/* Everybody is ready: from here on nothing can be refused any more. */
+static void commit(struct master *self)
+{
+    struct generation *before = self->running;
+
+    self->reload->deadline_ms = 0;
+    self->reload->handing_over = true;
+    generation_apply(self, self->next);
+    self->running = self->next;
+    self->next = NULL;
+    if (before != NULL && before->monitor != NULL)
+        child_stop(before->monitor);
+    child_say(self->running->monitor, MESSAGE_BEGIN);
+    lanes_advance(self);
+}
+
+void reload_child_ready(struct master *self, struct child *child)
+{
+    const struct generation *next = child->generation;
+
+    for (uint32_t i = 0; i < next->plan->workers; i++)
+        if (next->workers[i] == NULL || next->workers[i]->state != CHILD_READY)
+            return;
+    if (next->monitor != NULL && next->monitor->state == CHILD_READY)
+        commit(self);
+}
+
+void reload_child_failed(struct master *self, struct child *child, const char *why)
+{
+    struct error error = {0};
+    char name[32];
+
+    if (child->generation != self->next || self->next == NULL) {
+        if (child->state == CHILD_STARTING)
+            log_write(&self->log, LOG_ERROR, "%s cannot start: %s", child_name(child, name), why);
+        return;
+    }
+    error_set(&error, -ECHILD, "%s cannot start: %s", child_name(child, name), why);
+    fail(self, &error);
+}
+
+void reload_deadline(struct master *self, uint64_t now_ms)
+{
+    struct error error = {0};
+
+    if (self->reload == NULL || self->reload->deadline_ms == 0 || now_ms < self->reload->deadline_ms)
+        return;
+    error_set(&error, -ETIMEDOUT, "the new processes were not ready within %u s", PREPARE_LIMIT_MS / 1000);
+    fail(self, &error);
+}
+
+void reload_lanes_served(struct master *self)
+{
+    struct error none = {0};
+
+    if (self->reload == NULL || !self->reload->handing_over)
+        return;
+    atomic_fetch_add(&self->segment->header->reloads, self->announced ? 1 : 0);
+    log_write(&self->log, LOG_INFO, "%s: %u workers, %u lanes, %u listening addresses",
+              self->announced ? "reloaded" : "ready", self->running->plan->workers, self->segment->lane_count,
+              self->running->listener_count);
+    self->announced = true;
+    finish(self, &none);
+}
+
+void reload_abandon(struct master *self)
+{
+    struct error error = {0};
+
+    if (self->reload == NULL)
+        return;
+    self->reload->again = false;
+    error_set(&error, -ECANCELED, "homeport is stopping");
+    self->next = NULL;
+    finish(self, &error);
+}

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a started process gives up before it touches anything from outside, and what it leaves behind when it dies. */
+#ifndef PROCESS_SANDBOX_H
+#define PROCESS_SANDBOX_H
+
+#include "base/error.h"
+#include "segment/layout.h"
+#include <sys/types.h>
+
+/* [worker, monitor, check] Becomes uid:gid without supplementary groups, with no capability left to get back
+ * (bounding set empty where the kernel lets us), no_new_privs, and killed when its parent dies. As an ordinary user
+ * only the last two. Errors: -EPERM. */
+int sandbox_enter(uid_t uid, gid_t gid, pid_t parent, struct error *error);
+/* [worker, monitor] SIGINT, SIGTERM and SIGHUP are the master's: a Ctrl-C reaches the whole group, but only the master
+ * ends things, in order. SIGPIPE is an error code here. */
+void sandbox_signals(void);
+/* Catches the deadly signals, writes which one into the slot's last words, and dies of it all the same. */
+void last_words_install(struct process_slot *slot);
+/* Raises the soft limit of descriptors to the hard one and returns it. */
+unsigned long sandbox_descriptors(void);
+
+#endif

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* STATE: 0750 root:GROUP of the configured user. master.lock (POSIX lock: flock and OFD locks live on in forked
+ * workers; opened once, because closing any descriptor of the file drops it), segment (0600), control.sock (0660). */
+#include "process/master.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+static int check_folder(int folder, const char *path, struct error *error)
+{
+    struct stat state;
+
+    if (fstat(folder, &state) < 0)
+        return error_set(error, -errno, "cannot look at the state folder %s: %s", path, strerror(errno));
+    if (state.st_uid != geteuid()) {
+        error_set(error, -EPERM, "the state folder %s belongs to user %u, and homeport runs as user %u", path,
+                  state.st_uid, geteuid());
+        return error_next(error, "remove it, give it to user %u, or name another with `state:`", geteuid());
+    }
+    if ((state.st_mode & (S_IWGRP | S_IWOTH)) != 0) {
+        error_set(error, -EPERM, "the state folder %s can be written by others", path);
+        return error_next(error, "chmod go-w %s", path);
+    }
+    return 0;
+}
+
+static int open_folder(struct master *self, const struct plan *plan, struct error *error)
+{
+    const char *path = plan->state;
+    bool made = mkdir(path, 0750) == 0;
+
+    if (!made && errno != EEXIST) {
+        int code = -errno;
+
+        error_set(error, code, "cannot make the state folder %s: %s", path, strerror(errno));
+        return error_next(error, code == -EROFS || code == -EACCES || code == -EPERM
+                                     ? "name a folder that can be written with `state:`"
+                                     : "make the folder above it, or name another with `state:`");
+    }
+    self->folder = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (self->folder < 0) {
+        error_set(error, -errno, "cannot open the state folder %s: %s", path, strerror(errno));
+        return error_next(error, "it must be a folder of its own, not a link");
+    }
+    if (made && geteuid() == 0 && (fchown(self->folder, 0, plan->gid) < 0 || fchmod(self->folder, 0750) < 0))
+        return error_set(error, -errno, "cannot give the state folder %s to group %u: %s", path, plan->gid,
+                         strerror(errno));
+    return check_folder(self->folder, path, error);
+}
+
+static int lock_folder(struct master *self, const struct plan *plan, struct error *error)
+{
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    char text[16];
+
+    self->lock = openat(self->folder, "master.lock", O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0640);
+    if (self->lock < 0)
+        return error_set(error, -errno, "cannot open %s/master.lock: %s", plan->state, strerror(errno));
+    if (fcntl(self->lock, F_SETLK, &lock) < 0) {
+        pid_t pid = fcntl(self->lock, F_GETLK, &lock) == 0 && lock.l_type != F_UNLCK ? lock.l_pid : 0;
+
+        error_set(error, -EBUSY, "another homeport (pid %d) runs on the state folder %s", (int)pid, plan->state);
+        return error_next(error, "stop it, or name another folder with `state:`");
+    }
+    snprintf(text, sizeof text, "%d\n", (int)getpid());
+    if (ftruncate(self->lock, 0) < 0 || pwrite(self->lock, text, strlen(text), 0) < 0)
+        return error_set(error, -errno, "cannot write %s/master.lock: %s", plan->state, strerror(errno));
+    return 0;
+}
+
+static int open_control(struct master *self, const struct plan *plan, struct error *error)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+
+    snprintf(self->control_path, sizeof self->control_path, "%s/control.sock", plan->state);
+    if (strlen(self->control_path) >= sizeof address.sun_path) {
+        error_set(error, -ENAMETOOLONG, "the path of the control socket %s is longer than %zu octets",
+                  self->control_path, sizeof address.sun_path - 1);
+        return error_next(error, "name a shorter folder with `state:`");
+    }
+    strcpy(address.sun_path, self->control_path);
+    unlink(self->control_path); /* ours by the lock: nobody else serves it */
+    self->control = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (self->control < 0 || bind(self->control, (struct sockaddr *)&address, sizeof address) < 0 ||
+        chmod(self->control_path, 0660) < 0 || listen(self->control, 64) < 0)
+        return error_set(error, -errno, "cannot open the control socket %s: %s", self->control_path, strerror(errno));
+    if (geteuid() == 0 && chown(self->control_path, 0, plan->gid) < 0)
+        return error_set(error, -errno, "cannot give %s to group %u: %s", self->control_path, plan->gid,
+                         strerror(errno));
+    return 0;
+}
+
+int state_folder_open(struct master *self, const struct plan *plan, struct error *error)
+{
+    int status = open_folder(self, plan, error);
+
+    if (status == 0)
+        status = lock_folder(self, plan, error);
+    return status == 0 ? open_control(self, plan, error) : status;
+}
+
+void state_folder_close(struct master *self)
+{
+    if (self->control >= 0) {
+        unlink(self->control_path);
+        close(self->control);
+    }
+    if (self->lock >= 0)
+        close(self->lock); /* the file stays: removing it would race with the next master's lock */
+    if (self->folder >= 0)
+        close(self->folder);
+}

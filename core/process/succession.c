@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A successor takes the lanes: the one mechanism for start, respawn, reload, a new plugin file and a new binary.
+ * Lane l belongs to worker l mod W of the running generation.
+ *
+ * Happy path: the worker is READY; a holder from before gets GIVE, the worker TAKE, each an end of one pair; TAKEN
+ * comes back; the holder that has given all its lanes is told to stop. Fails: nobody holds the lane (start, crash) ->
+ * TAKE without a pair the holder dies while giving         -> the pair's end of file tells the taker, which takes what
+ * is in the segment; nothing to do here the taker dies while taking          -> the giver notices and says GIVEN; only
+ * then the lane is without holder and the taker's replacement gets TAKE without a pair the holder misses
+ * HAND_OVER_LIMIT_MS -> killed, and it was a crash */
+#include "process/master.h"
+
+#include "base/clock.h"
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static struct child *heir(const struct master *self, uint32_t lane)
+{
+    return self->running->workers[lane % self->running->plan->workers];
+}
+
+static int say_lane(struct child *child, enum message_kind kind, uint32_t lane, int descriptor)
+{
+    struct message message = {.kind = kind, .count = 1, .lanes = {lane}};
+
+    return channel_send(child->channel, &message, &descriptor, descriptor >= 0 ? 1 : 0);
+}
+
+static void hand_over(struct master *self, uint32_t number, struct child *taker)
+{
+    struct lane *lane = &self->lanes[number];
+    struct child *giver = lane->owner;
+    int pair[2];
+
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0) {
+        log_write(&self->log, LOG_ERROR, "cannot make a pair for the hand-over of lane %u: %s", number,
+                  strerror(errno));
+        child_kill(giver); /* its end leaves the lane without a holder: the same way as a crash */
+        return;
+    }
+    lane->giver = giver;
+    lane->owner = taker;
+    lane->served = false;
+    lane->deadline_ms = clock_now_ms() + HAND_OVER_LIMIT_MS;
+    say_lane(giver, MESSAGE_GIVE, number, pair[0]);
+    say_lane(taker, MESSAGE_TAKE, number, pair[1]);
+    close(pair[0]);
+    close(pair[1]);
+}
+
+static void lane_advance(struct master *self, uint32_t number)
+{
+    struct lane *lane = &self->lanes[number];
+    struct child *taker = heir(self, number);
+
+    if (taker == NULL || taker->state != CHILD_READY || taker->channel == NULL || lane->owner == taker ||
+        lane->giver != NULL)
+        return;
+    if (lane->owner != NULL) {
+        hand_over(self, number, taker);
+        return;
+    }
+    lane->owner = taker;
+    lane->served = false;
+    say_lane(taker, MESSAGE_TAKE, number, -1);
+}
+
+void lanes_advance(struct master *self)
+{
+    if (self->running == NULL || self->stopping)
+        return;
+    for (uint32_t i = 0; i < self->segment->lane_count; i++)
+        lane_advance(self, i);
+}
+
+bool lanes_all_served(const struct master *self)
+{
+    for (uint32_t i = 0; i < self->segment->lane_count; i++)
+        if (!self->lanes[i].served || self->lanes[i].giver != NULL || self->lanes[i].owner != heir(self, i))
+            return false;
+    return true;
+}
+
+/* A worker of an older generation that has nothing left to give may go. */
+static void dismiss_idle(struct master *self)
+{
+    for (struct child *child = self->children; child != NULL; child = child->next) {
+        bool busy = child->generation == self->running || child->generation == self->next ||
+                    child->state == CHILD_LEAVING || child->role != PROCESS_WORKER;
+
+        for (uint32_t i = 0; i < self->segment->lane_count && !busy; i++)
+            busy = self->lanes[i].owner == child || self->lanes[i].giver == child;
+        if (!busy)
+            child_stop(child);
+    }
+}
+
+static void settled(struct master *self)
+{
+    dismiss_idle(self);
+    if (lanes_all_served(self))
+        reload_lanes_served(self);
+}
+
+void lanes_taken(struct master *self, struct child *child, uint32_t lane)
+{
+    if (self->lanes[lane].owner != child)
+        return;
+    self->lanes[lane].served = true;
+    settled(self);
+}
+
+void lanes_given(struct master *self, struct child *child, uint32_t lane)
+{
+    if (self->lanes[lane].giver != child)
+        return;
+    self->lanes[lane].giver = NULL;
+    lane_advance(self, lane);
+    settled(self);
+}
+
+void lanes_child_died(struct master *self, struct child *child)
+{
+    for (uint32_t i = 0; i < self->segment->lane_count; i++) {
+        if (self->lanes[i].giver == child)
+            self->lanes[i].giver = NULL;
+        if (self->lanes[i].owner == child) {
+            self->lanes[i].owner = NULL;
+            self->lanes[i].served = false;
+        }
+    }
+    lanes_advance(self);
+    settled(self);
+}
+
+void lanes_deadlines(struct master *self, uint64_t now_ms)
+{
+    char name[32];
+
+    for (uint32_t i = 0; i < self->segment->lane_count; i++) {
+        struct child *giver = self->lanes[i].giver;
+
+        if (giver == NULL || now_ms < self->lanes[i].deadline_ms)
+            continue;
+        log_write(&self->log, LOG_WARNING, "%s has not given lane %u within %u ms: killed", child_name(giver, name), i,
+                  HAND_OVER_LIMIT_MS);
+        child_kill(giver);
+        self->lanes[i].deadline_ms = UINT64_MAX;
+    }
+}

@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A worker from birth to end.
+ * Happy path: privileges dropped, configuration, plugins, relay, READY; listeners arrive, then TAKE for each lane;
+ * later GIVE for each lane, STOP, and it ends with status 0. Fails: anything before READY     -> FAILED with the
+ * reason, status 1 the master has gone       -> the kernel kills us (sandbox.c); the segment keeps every session a lane
+ * cannot be taken    -> logged, status 1: the replacement tries again */
+#include "plugin/decide.h"
+#include "process/role.h"
+#include "relay/relay.h"
+
+#include "base/clock.h"
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+struct worker {
+    struct role role;
+    struct decider *decider;
+    struct relay *relay;
+    bool stopping;
+    int status;
+};
+
+static void on_relay_closed(void *arg)
+{
+    struct worker *self = arg;
+
+    self->relay = NULL;
+    role_stop(&self->role);
+}
+
+static void stop(struct worker *self, int status)
+{
+    if (self->stopping)
+        return;
+    self->stopping = true;
+    self->status = status;
+    relay_close(self->relay, on_relay_closed, self);
+}
+
+static void on_taken(void *arg, uint32_t lane)
+{
+    struct worker *self = arg;
+
+    role_say(&self->role, MESSAGE_TAKEN, lane);
+}
+
+static void on_given(void *arg, uint32_t lane)
+{
+    struct worker *self = arg;
+
+    role_say(&self->role, MESSAGE_GIVEN, lane);
+}
+
+static void on_message(void *arg, const struct message *message, int *descriptors, uint32_t count)
+{
+    struct worker *self = arg;
+    struct error error = {0};
+    uint32_t used = 0;
+    int status = 0;
+
+    if (self->stopping) {
+        /* nothing is taken on any more */
+    } else if (message->kind == MESSAGE_LISTENERS && message->count == count) {
+        for (; used < count && status == 0; used++)
+            status = relay_add_listener(self->relay, message->listeners[used], message->lanes[used], descriptors[used],
+                                        &error);
+    } else if (message->kind == MESSAGE_TAKE) {
+        status =
+            relay_take(self->relay, message->lanes[0], count > 0 ? descriptors[used++] : -1, on_taken, self, &error);
+    } else if (message->kind == MESSAGE_GIVE && count > 0) {
+        status = relay_give(self->relay, message->lanes[0], descriptors[used++], on_given, self, &error);
+    } else if (message->kind == MESSAGE_STOP) {
+        stop(self, 0);
+    }
+    while (used < count)
+        close(descriptors[used++]);
+    if (status < 0) {
+        log_failure(&self->role.log, LOG_ERROR, &error);
+        stop(self, 1);
+    }
+}
+
+static void on_closed(void *arg)
+{
+    stop(arg, 1);
+}
+
+static void on_second(struct role *role)
+{
+    struct worker *self = (struct worker *)role; /* its first member */
+
+    decider_tick(self->decider, clock_now_ms());
+}
+
+/* A worker's share of sessions.capacity needs a descriptor each: said once, by the first. */
+static void note_descriptors(struct worker *self)
+{
+    struct role *role = &self->role;
+    uint32_t workers = role->config->workers, lanes = role->segment->lane_count;
+    uint64_t share = (uint64_t)role->segment->rows_per_lane * ((lanes + workers - 1) / workers);
+    struct rlimit limit;
+
+    if (role->number != 0 || getrlimit(RLIMIT_NOFILE, &limit) < 0 || share + 64 <= limit.rlim_cur)
+        return;
+    log_write(&role->log, LOG_WARNING,
+              "sessions.capacity lets a worker hold %llu sessions, but the limit of descriptors is %llu: %llu fit; "
+              "raise LimitNOFILE (ulimit -n)",
+              (unsigned long long)share, (unsigned long long)limit.rlim_cur, (unsigned long long)(limit.rlim_cur - 64));
+}
+
+static int open_relay(struct worker *self, struct error *error)
+{
+    struct role *role = &self->role;
+    int status =
+        decider_open(&self->decider, role->config, role->topology, role->segment, role->slot, &role->log, error);
+
+    if (status < 0)
+        return status;
+    return relay_open(&self->relay, &role->loop, role->config, role->topology, self->decider, role->segment, role->slot,
+                      &role->log, error);
+}
+
+int worker_main(char **argv)
+{
+    struct worker self = {.status = 0};
+    struct channel_events events = {&self, on_message, on_closed};
+    struct error error = {0};
+    char name[32];
+
+    snprintf(name, sizeof name, "worker %.8s", argv[3]);
+    if (role_open(&self.role, argv, name, &events) < 0) {
+        self.status = 1;
+    } else if (open_relay(&self, &error) < 0) {
+        role_failed(&self.role, &error);
+        self.status = 1;
+    } else {
+        self.role.on_second = on_second;
+        note_descriptors(&self);
+        role_run(&self.role);
+    }
+    decider_close(self.decider);
+    role_close(&self.role);
+    return self.status;
+}
