@@ -12,9 +12,17 @@
 #include <stddef.h>
 
 #define CONFIG_NEVER UINT64_MAX
+#define CONFIG_TEXT_MAX (1u << 20) /* octets of a file; a larger one is an error of config_read */
+#define CONFIG_LISTEN_MAX 64u      /* listening addresses of one service */
+#define CONFIG_STATE_MAX 88u       /* octets of `state`: the paths of its sockets must fit into sun_path */
+#define CONFIG_WORKERS_MAX 120u    /* old and new workers, master and monitor fit SEGMENT_PROCESSES during a reload */
 
 enum config_scheduler {
-    SCHEDULER_ROUND_ROBIN, SCHEDULER_WEIGHTED_ROUND_ROBIN, SCHEDULER_LEAST_CLIENTS, SCHEDULER_RANDOM, SCHEDULER_MAGLEV
+    SCHEDULER_ROUND_ROBIN,
+    SCHEDULER_WEIGHTED_ROUND_ROBIN,
+    SCHEDULER_LEAST_CLIENTS,
+    SCHEDULER_RANDOM,
+    SCHEDULER_MAGLEV
 };
 enum config_check { CHECK_AUTO, CHECK_IKE, CHECK_TCP, CHECK_SSTP, CHECK_NONE };
 enum config_all_down { ALL_DOWN_SERVE, ALL_DOWN_REFUSE };
@@ -28,7 +36,7 @@ struct config_option { /* a plugin option as the user wrote it */
 struct config_server {
     char *name;
     struct position at;
-    struct hp_endpoint address; /* port 0 */
+    struct hp_endpoint address;   /* port 0 */
     uint32_t weight, max_clients; /* max_clients 0: no limit */
     enum server_state state;
 };
@@ -37,6 +45,7 @@ struct config_health {
     uint64_t interval_ms, timeout_ms;
     uint32_t rise, fall;
     struct hp_endpoint source; /* family 0: the system's choice */
+    struct position source_at;
 };
 struct config_pool {
     char *name;
@@ -58,21 +67,22 @@ struct config_profile {
 struct config_service {
     char *name;
     struct position at;
-    struct hp_endpoint *listen; /* with ports */
+    struct hp_endpoint *listen; /* with ports, all of them the same */
+    struct position *listen_at;
     uint32_t listen_count;
-    uint32_t protocol; /* 6 or 17 */
-    uint32_t pool;     /* position in config.pools */
-    int32_t profile;   /* position in config.profiles; -1: no persistence */
+    uint32_t protocol;             /* 6 or 17 */
+    uint32_t pool;                 /* position in config.pools */
+    int32_t profile;               /* position in config.profiles; -1: no persistence */
     struct config_option *options; /* per service: persistence: { profile: kemp, follow: ike } */
     uint32_t option_count;
     struct position persistence_at;
-    uint64_t idle_ms; /* sessions.idle unless written here */
+    uint64_t idle_ms;     /* sessions.idle unless written here */
     uint32_t max_clients; /* 0: no limit */
-    bool health_group; /* false: health: { group: no } */
+    bool health_group;    /* false: health: { group: no } */
     /* derived */
-    bool ike;             /* an IKE service: UDP, and check ike or port 500 or 4500 */
-    uint16_t port;        /* of its first listen address */
-    uint16_t server_port; /* towards servers: pool's, else own */
+    bool ike;                /* an IKE service: UDP, and check ike or port 500 or 4500 */
+    uint16_t port;           /* of its first listen address */
+    uint16_t server_port;    /* towards servers: pool's, else own */
     enum config_check check; /* auto resolved: CHECK_IKE, CHECK_TCP, CHECK_NONE */
 };
 
@@ -91,6 +101,7 @@ struct config {
     enum config_when_full when_full;
     uint64_t idle_ms, idle_unproven_ms;
     uint16_t port_first, port_last; /* of the own source ports */
+    struct position ports_at;       /* line 0: the default */
     struct config_server *servers;
     struct config_pool *pools;
     struct config_profile *profiles;
@@ -103,7 +114,13 @@ struct config {
 int config_read(struct config **out, const char *path, const char *text, size_t size, struct diagnostics *diagnostics);
 void config_free(struct config *config); /* NULL is fine */
 
-/* "180s", "6m", "2h", "250ms", "never" where allow_never: milliseconds. false: *why is a phrase for the message.
+/* Warnings that depend on this machine: own addresses that are not here, source ports that the kernel gives to others.
+ * Apart from config_read, so that what a file means does not depend on where it is read. What the kernel does not tell
+ * (a sandbox, another /proc) is not warned about. */
+void config_check_machine(const struct config *config, struct diagnostics *diagnostics);
+
+/* "180s", "6m", "2h", "250ms", "never" where allow_never: milliseconds. false: *why is a phrase for the message that
+ * goes on after the value: "`180` " + "is a bare number: …".
  * Used for plugin options as well: one parser for YAML, plugin schema and documentation. */
 bool config_duration(uint64_t *out, const char *text, bool allow_never, const char **why);
 /* Dotted or prefix length, into network-order octets. */

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "config/machine.h"
+
+#include "reading.h"
+#include <criterion/criterion.h>
+#include <ftw.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static char root[] = "/tmp/homeport-cgroup-XXXXXX";
+
+static int remove_one(const char *path, const struct stat *stat, int type, struct FTW *ftw)
+{
+    (void)stat;
+    (void)type;
+    (void)ftw;
+    return remove(path);
+}
+
+static void make_root(void)
+{
+    cr_assert_not_null(mkdtemp(root));
+}
+
+static void remove_root(void)
+{
+    nftw(root, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+}
+
+static void write_file(const char *folder, const char *name, const char *text)
+{
+    char path[256];
+    FILE *file;
+
+    snprintf(path, sizeof path, "%s/%s", root, folder);
+    for (char *slash = path + strlen(root); slash != NULL; slash = strchr(slash + 1, '/')) {
+        *slash = '\0';
+        mkdir(path, 0700);
+        *slash = '/';
+    }
+    mkdir(path, 0700);
+    snprintf(path, sizeof path, "%s/%s/%s", root, folder, name);
+    file = fopen(path, "we");
+    cr_assert_not_null(file, "%s", path);
+    fputs(text, file);
+    fclose(file);
+}
+
+Test(cpus, are_at_least_one)
+{
+    cr_expect_geq(machine_cpus(), 1);
+    cr_expect_leq(machine_cpus(), (uint32_t)sysconf(_SC_NPROCESSORS_CONF));
+}
+
+Test(cpus, without_a_cgroup_have_no_limit, .init = make_root, .fini = remove_root)
+{
+    cr_expect_eq(machine_cgroup_cpus(root, "0::/\n"), UINT32_MAX);
+    cr_expect_eq(machine_cgroup_cpus(root, ""), UINT32_MAX);
+    cr_expect_eq(machine_cgroup_cpus(root, "nonsense\n\n::\n0::\n"), UINT32_MAX);
+}
+
+Test(cpus, are_capped_by_version_2_rounded_up, .init = make_root, .fini = remove_root)
+{
+    write_file("a/b", "cpu.max", "150000 100000\n");
+    cr_expect_eq(machine_cgroup_cpus(root, "0::/a/b\n"), 2);
+    write_file("a/b", "cpu.max", "50000 100000\n");
+    cr_expect_eq(machine_cgroup_cpus(root, "0::/a/b\n"), 1);
+    write_file("a/b", "cpu.max", "max 100000\n");
+    cr_expect_eq(machine_cgroup_cpus(root, "0::/a/b\n"), UINT32_MAX);
+}
+
+Test(cpus, are_capped_by_the_tightest_group_above, .init = make_root, .fini = remove_root)
+{
+    write_file("a/b", "cpu.max", "800000 100000\n");
+    write_file("a", "cpu.max", "300000 100000\n");
+    cr_expect_eq(machine_cgroup_cpus(root, "0::/a/b\n"), 3);
+    write_file(".", "cpu.max", "200000 100000\n");
+    cr_expect_eq(machine_cgroup_cpus(root, "0::/a/b\n"), 2);
+    cr_expect_eq(machine_cgroup_cpus(root, "0::/not/here\n"), 2);
+}
+
+Test(cpus, are_capped_by_version_1, .init = make_root, .fini = remove_root)
+{
+    write_file("cpu/docker/x", "cpu.cfs_quota_us", "400000\n");
+    write_file("cpu/docker/x", "cpu.cfs_period_us", "100000\n");
+    cr_expect_eq(machine_cgroup_cpus(root, "5:cpuset:/\n4:cpu,cpuacct:/docker/x\n1:name=systemd:/y\n"), 4);
+    write_file("cpu/docker/x", "cpu.cfs_quota_us", "-1\n");
+    cr_expect_eq(machine_cgroup_cpus(root, "4:cpu,cpuacct:/docker/x\n"), UINT32_MAX);
+}
+
+Test(cpus, nonsense_of_the_kernel_limits_nothing, .init = make_root, .fini = remove_root)
+{
+    write_file("a", "cpu.max", "1 0\n");
+    cr_expect_eq(machine_cgroup_cpus(root, "0::/a\n"), UINT32_MAX);
+    write_file("a", "cpu.max", "-5 -5");
+    cr_expect_eq(machine_cgroup_cpus(root, "0::/a\n"), UINT32_MAX);
+    write_file("a", "cpu.max", "");
+    cr_expect_eq(machine_cgroup_cpus(root, "0::/a\n"), UINT32_MAX);
+}
+
+Test(ports, are_shared_where_ranges_meet_and_nothing_is_reserved)
+{
+    cr_expect_not(machine_ports_shared("32768\t60999", "", 10240, 29999));
+    cr_expect(machine_ports_shared("32768\t60999", "", 10240, 32768));
+    cr_expect(machine_ports_shared("1024 65535", "", 10240, 29999));
+    cr_expect(machine_ports_shared("32768 60999", "", 40000, 40000));
+    cr_expect_not(machine_ports_shared("", "", 10240, 65535));
+}
+
+Test(ports, reserved_ones_are_not_shared)
+{
+    cr_expect_not(machine_ports_shared("1024 65535", "10240-29999", 10240, 29999));
+    cr_expect_not(machine_ports_shared("1024 65535", "80,5000-10300,10301-29998,29999", 10240, 29999));
+    cr_expect(machine_ports_shared("1024 65535", "80,5000-10300,10302-29999", 10240, 29999));
+    cr_expect_not(machine_ports_shared("32768 60999", "32768,32769", 10240, 32769));
+}
+
+Test(addresses, that_are_not_here_are_warned_about_where_they_stand)
+{
+    static const char text[] =
+        "servers: { a: { address: 192.0.2.1 } }\n"
+        "pools: { p: { servers: [ a ], health: { check: none, source: 198.51.100.7 } } }\n"
+        "services:\n"
+        "  x: { listen: [ 127.0.0.9:53, 0.0.0.0:53, 198.51.100.8:53 ], protocol: udp, pool: p }\n";
+    struct reading reading;
+    char line[256];
+
+    reading_open(&reading, text, sizeof text - 1);
+    cr_assert_eq(reading.status, 0, "%s", reading.said);
+    config_check_machine(reading.config, reading.diagnostics);
+    reading_print(&reading);
+    for (unsigned n = 0; *reading_message(&reading, n, line, sizeof line) != '\0'; n++)
+        if (strstr(line, "sysctl") == NULL) /* this machine's own range may meet the default ports */
+            cr_expect(strncmp(line, "2:62: warning: 198.51.100.7 ", 28) == 0 ||
+                          strncmp(line, "4:44: warning: 198.51.100.8 ", 28) == 0,
+                      "%s", line);
+    cr_expect_not_null(strstr(reading.said, "198.51.100.7 is not an address of this machine"));
+    cr_expect_not_null(strstr(reading.said, "198.51.100.8 is not an address of this machine"));
+    reading_close(&reading);
+}
