@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cli/client.h"
+#include "cli/table.h"
+#include "cli/verbs.h"
+
+#include <stdio.h>
+
+static const struct usage usage = {
+    .verb = "sessions",
+    .operands = "[CLIENT]",
+    .text = "Lists the live flows: client, service, server, our own port towards the server, age, time\n"
+            "since the last datagram, octets both ways, and whether the client is proven (its server has\n"
+            "sent it something encrypted). With CLIENT, an address, those of one client.",
+    .example = "homeport sessions 198.51.100.7",
+    .options = ARGUMENT_CONFIG | ARGUMENT_STATE | ARGUMENT_JSON,
+    .most = 1,
+};
+
+static void add_session(struct table *table, const json_t *session)
+{
+    char text[32];
+
+    table_cell(table, "%s", answer_text(session, "client"));
+    table_cell(table, "%s", answer_text(session, "service"));
+    table_cell(table, "%s:%u", answer_text(session, "server"), (unsigned)answer_number(session, "server_port"));
+    table_cell(table, "%u", (unsigned)answer_number(session, "source_port"));
+    table_cell(table, "%s", duration_text((uint64_t)answer_number(session, "age_ms"), text));
+    table_cell(table, "%s", duration_text((uint64_t)answer_number(session, "idle_ms"), text));
+    table_cell(table, "%s", amount_text((uint64_t)answer_number(session, "bytes_to_server"), text));
+    table_cell(table, "%s", amount_text((uint64_t)answer_number(session, "bytes_to_client"), text));
+    table_cell(table, "%s",
+               json_is_true(json_object_get(session, "proven"))     ? "yes"
+               : json_is_true(json_object_get(session, "answered")) ? "no"
+                                                                    : "no answer yet");
+}
+
+int cli_sessions(int argc, char **argv)
+{
+    static const char *const heads[] = {"CLIENT", "SERVICE",   "SERVER",    "OWN PORT", "AGE",
+                                        "IDLE",   "TO SERVER", "TO CLIENT", "PROVEN"};
+    struct arguments arguments;
+    int status = arguments_read(&arguments, &usage, argc, argv);
+    struct table *table;
+    json_t *answer, *session;
+    size_t i;
+
+    if (status >= 0)
+        return status;
+    answer = client_read(&arguments,
+                         json_pack("{s:s, s:s*}", "verb", "sessions", "client",
+                                   arguments.operand_count > 0 ? arguments.operands[0] : NULL),
+                         &status);
+    if (answer == NULL)
+        return status;
+    table = table_open(heads, sizeof heads / sizeof heads[0]);
+    json_array_foreach(json_object_get(answer, "sessions"), i, session) add_session(table, session);
+    table_print(table);
+    table_close(table);
+    if (json_array_size(json_object_get(answer, "sessions")) == 0)
+        puts("no sessions");
+    json_decref(answer);
+    return 0;
+}

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Private to this folder: what each verb of the control socket answers. */
+#ifndef MONITOR_CONTROL_REQUESTS_H
+#define MONITOR_CONTROL_REQUESTS_H
+
+#include "monitor/control/connection.h"
+
+/* line: one request, without its newline; not NUL-terminated, from whoever may open the socket. */
+void request_answer(struct connection *connection, const char *line, size_t size);
+
+/* The verbs. Each sees that connection_answer, connection_refuse or connection_list is called, now or later. */
+void answer_status(struct connection *connection, const json_t *request);
+void answer_servers(struct connection *connection, const json_t *request);
+void answer_sessions(struct connection *connection, const json_t *request);
+void answer_affinity(struct connection *connection, const json_t *request);
+void answer_record(struct connection *connection, const json_t *request);
+void answer_drop(struct connection *connection, const json_t *request);
+void answer_reload(struct connection *connection, const json_t *request);
+
+/* The next piece of a listing, from malloc; NULL: no memory. Sets listing.ended with the last one. */
+char *listing_piece(struct connection *connection, size_t *size);
+
+/* The request's "client" as an address. false: not there. wrong: it is there and is none; has been refused. */
+enum client_given { CLIENT_ABSENT, CLIENT_GIVEN, CLIENT_WRONG };
+enum client_given request_client(struct connection *connection, const json_t *request, struct hp_endpoint *client);
+
+/* A name from the segment, which anybody may have spoilt: at most SEGMENT_NAME printable octets. A new reference. */
+json_t *json_name(const char name[SEGMENT_NAME]);
+json_t *json_server(const struct segment *segment, uint32_t server); /* its name; null: no such slot */
+json_t *json_address(const struct hp_endpoint *endpoint);            /* with the port, when it has one */
+
+#endif
