@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A bed (bed.sh) with homeport in the middle, and what its peers and its own captures say about each client."""
+import concurrent.futures
+import contextlib
+import os
+import re
+import shutil
+import struct
+import subprocess
+import tempfile
+
+import homeport
+import ike
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+VIP, BALANCER, PROBER = "10.77.1.1", "10.77.2.1", "10.77.2.2"
+NEEDED = {"ip": "iproute2", "iptables": "iptables", "ping": "iputils-ping", "nft": "nftables", "tcpdump": "tcpdump",
+          "swanctl": "strongswan-swanctl", "charon-systemd": "charon-systemd", "pki": "strongswan-pki"}
+PLUGINS = {"openssl": "libstrongswan-standard-plugins", "kernel-libipsec": "libcharon-extra-plugins"}
+
+
+def missing():
+    """Why no bed can be built here; empty: one can."""
+    if os.geteuid() != 0:
+        return "the bed needs root (network namespaces)"
+    path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+    absent = [package for command, package in NEEDED.items() if shutil.which(command, path=path) is None]
+    for plugin, package in PLUGINS.items():
+        if not os.path.exists(f"/usr/lib/ipsec/plugins/libstrongswan-{plugin}.so"):
+            absent.append(package)
+    return "not installed: " + " ".join(absent) if absent else ""
+
+
+def all_at_once(function, items):
+    """Calls function for each item in a thread of its own; returns the results in order."""
+    items = list(items)
+    with concurrent.futures.ThreadPoolExecutor(len(items)) as pool:
+        return list(pool.map(function, items))
+
+
+class Bed:
+    """clients 1..N and servers 1..M; every process and namespace is gone after close().
+
+    settings go to bed.sh (AUTH, FRAGMENTATION, PKI, RETRANSMIT_...).
+    """
+
+    def __init__(self, clients=6, servers=3, **settings):
+        self.folder = tempfile.mkdtemp(prefix="homeport-bed-")
+        os.chmod(self.folder, 0o755)
+        self.clients, self.servers, self.daemon = range(1, clients + 1), range(1, servers + 1), None
+        self.namespace = "hp" + os.path.basename(self.folder)[-6:]
+        self.environment = {**os.environ, "BED": os.path.join(self.folder, "bed"), "NS": self.namespace,
+                            **{name: str(value) for name, value in settings.items()}}
+        self.captures = []
+        try:
+            self.sh("up", clients, servers)
+            for server in self.servers:
+                self._capture(server)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, value, trace):
+        try:
+            if self.daemon is not None:
+                print("homeport's log was:\n" + self.daemon.log())  # shown by pytest when the test fails
+                if kind is None:
+                    self.daemon.stop()
+        finally:
+            self.close()
+
+    def close(self):
+        if self.daemon is not None and self.daemon.process.poll() is None:
+            self.daemon.abandon()
+        for process in self.captures:
+            process.terminate()
+            process.wait()
+        self.sh("down", check=False)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    # --- running things
+
+    def sh(self, *arguments, check=True, timeout=60):
+        result = subprocess.run([os.path.join(HERE, "bed.sh"), *map(str, arguments)], env=self.environment, text=True,
+                                capture_output=True, stdin=subprocess.DEVNULL, timeout=timeout, check=False)
+        if check and result.returncode != 0:
+            raise AssertionError(f"bed.sh {arguments} ended with {result.returncode}:\n{result.stdout}{result.stderr}")
+        return result
+
+    def within(self, name):
+        """The prefix that runs a command in a namespace (lb, v1, c1, ...)."""
+        return ["ip", "netns", "exec", f"{self.namespace}-{name}"]
+
+    def run(self, name, *command):
+        return subprocess.run([*self.within(name), *command], text=True, capture_output=True, check=True,
+                              timeout=60).stdout
+
+    def nft(self, rules):
+        """Loads an nft ruleset into the balancer's namespace."""
+        subprocess.run([*self.within("lb"), "nft", "-f", "-"], input=rules, text=True, check=True, timeout=10)
+
+    def cut(self, match, hook="input"):
+        """Drops and counts in the balancer's namespace what matches, until mend()."""
+        chain = f"type filter hook {hook} priority 0\n{match} counter drop"
+        self.nft(f"table inet cut {{\nchain dropped {{\n{chain}\n}}\n}}\n")
+
+    def dropped(self):
+        return int(re.search(r"packets (\d+)", self.run("lb", "nft", "list", "table", "inet", "cut")).group(1))
+
+    def mend(self):
+        self.nft("delete table inet cut\n")
+
+    # --- homeport
+
+    def config(self, plugin, options=None, per_service=None, health=None, pools=("vpn", "vpn")):
+        names = [f"vpn{server}" for server in self.servers]
+        services = {}
+        for name, port, pool in (("ike", 500, pools[0]), ("nat-t", 4500, pools[1])):
+            persistence = {"profile": "way", **(per_service or {}).get(name, {})}
+            services[name] = {"listen": f"{VIP}:{port}", "protocol": "udp", "pool": pool, "persistence": persistence}
+        return {
+            "workers": 2, "user": "nobody", "state": os.path.join(self.folder, "state"),
+            "plugin_path": [os.environ.get("HOMEPORT_PLUGINS", homeport.plugin_folder())],
+            "servers": {f"vpn{server}": {"address": f"10.77.2.{10 + server}"} for server in self.servers},
+            "pools": {pool: {"servers": names, **({"health": health} if health else {})} for pool in set(pools)},
+            "persistence": {"way": {"plugin": plugin, **({"options": options} if options else {})}},
+            "services": services,
+        }
+
+    def homeport(self, *arguments, **named):
+        """Starts homeport in the middle; the arguments are those of config()."""
+        path = homeport.write_config(os.path.join(self.folder, "homeport.yaml"), self.config(*arguments, **named))
+        self.daemon = homeport.Daemon(path, prefix=self.within("lb"))
+        return self.daemon.wait_ready()
+
+    # --- clients
+
+    def connect(self, client, seconds=15):
+        """True: client N's tunnel is up."""
+        return self.sh("connect", client, seconds, check=False).returncode == 0
+
+    def disconnect(self, client):
+        self.sh("disconnect", client)
+
+    def ping(self, client, count=3, interval=0.2):
+        """How many of the pings through the client's tunnel were answered."""
+        result = self.sh("ping", client, "-c", count, "-i", interval, "-W", 2, check=False,
+                         timeout=count * interval + 30)
+        return int(re.search(r"(\d+) received", result.stdout).group(1)) if "received" in result.stdout else 0
+
+    def connect_and_ping(self, client):
+        return self.connect(client) and self.ping(client) == 3
+
+    # --- facts
+
+    def associations(self, name):
+        """IKE_SAs of one peer: initiator SPI -> (state, the other end's address and port), as its charon says."""
+        try:
+            text = self.sh("swan", name, "--list-sas", "--raw", check=False).stdout
+        except subprocess.TimeoutExpired:
+            return {}
+        found = {}
+        for one in re.finditer(r"state=(\w+) .*?remote-host=(\S+) remote-port=(\d+) .*?initiator-spi=(\w+)", text):
+            found[one.group(4)] = (one.group(1), f"{one.group(2)}:{one.group(3)}")
+        return found
+
+    def spi(self, client):
+        """The initiator SPI of the client's one IKE_SA, None when there is not exactly one established."""
+        spis = [spi for spi, (state, _) in self.associations(f"c{client}").items() if state == "ESTABLISHED"]
+        return spis[0] if len(spis) == 1 else None
+
+    def holders(self, spi):
+        """Servers whose charon has this IKE_SA established."""
+        return [server for server in self.servers
+                if self.associations(f"v{server}").get(spi, ("",))[0] == "ESTABLISHED"]
+
+    def home(self, client, dead=None):
+        """The server that has the client's IKE_SA. Fails unless the captures saw its port 500 at that server alone (and
+        at a dead one before, while nobody knew)."""
+        spi = self.spi(client)
+        assert spi is not None, f"client {client} has no IKE_SA"
+        holders = self.holders(spi)
+        seen = homeport.wait_for(lambda: self.seen_on_500(spi), 3, f"port 500 of client {client} in the captures")
+        assert len(holders) == 1 and holders == [server for server in seen if server != dead], \
+            f"client {client}: its IKE_SA is on {holders}, its port 500 came to {seen}"
+        return holders[0]
+
+    def _capture(self, server):
+        """What comes to a server, as tcpdump in its namespace has it."""
+        command = [*self.within(f"v{server}"), "tcpdump", "-i", "eth0", "-Q", "in", "--immediate-mode", "-U",
+                   "-s", "96", "-Z", "root", "-w", os.path.join(self.folder, f"v{server}.pcap"),
+                   "udp port 500 or udp port 4500 or ip[6:2] & 0x3fff != 0"]
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.PIPE)
+        self.captures.append(process)
+        process.stderr.readline()  # "listening on eth0"
+
+    def packets(self, server):
+        """(fragment, destination port, payload) of what came to a server; fragment: a part of a datagram."""
+        with open(os.path.join(self.folder, f"v{server}.pcap"), "rb") as file:
+            data = file.read()
+        at = 24
+        while at + 16 <= len(data):
+            size = struct.unpack("=I", data[at + 8:at + 12])[0]
+            packet = data[at + 16 + 14:at + 16 + size]  # behind the Ethernet header
+            at += 16 + size
+            if at > len(data):
+                return  # not all written yet
+            if len(packet) >= 28:
+                header = 4 * (packet[0] & 15)
+                where = struct.unpack("!H", packet[6:8])[0] & 0x3FFF
+                port = 0 if where & 0x1FFF else struct.unpack("!H", packet[header + 2:header + 4])[0]
+                yield where != 0, port, packet[header + 8:]
+
+    def seen_on_500(self, spi):
+        """Servers to whose port 500 an IKE message with this initiator SPI came."""
+        wanted = bytes.fromhex(spi)
+        return [server for server in self.servers
+                if any(port == 500 and body[:8] == wanted for _, port, body in self.packets(server))]
+
+    def in_ip_fragments(self):
+        """How many datagrams came to the servers as IP fragments (the first one has the port)."""
+        return sum(fragment and port == 4500 for server in self.servers for fragment, port, _ in self.packets(server))
+
+    def in_ike_fragments(self):
+        """How many IKE_SAs came to the servers as encrypted fragments (RFC 7383: payload 53, then number and total).
+
+        Not how many fragments: homeport may hand several to the kernel at once, and the capture has them as one."""
+        spis = set()
+        for server in self.servers:
+            for _, port, body in self.packets(server):
+                if port == 4500 and body[:4] == ike.MARKER and len(body) >= 40 and body[20] == 53:
+                    if struct.unpack("!H", body[38:40])[0] >= 2:
+                        spis.add(body[4:12])
+        return len(spis)
+
+
+class Pinging:
+    """Pings through a client's tunnel in the background."""
+
+    def __init__(self, bed, client, count, interval):
+        self.count, self.lines = count, []
+        self.process = subprocess.Popen([*bed.within(f"c{client}"), "ping", "-c", str(count), "-i", str(interval), "-W",
+                                         "2", "10.98.0.1"], stdout=subprocess.PIPE, text=True)
+
+    def wait_reply(self, number):
+        """Waits until reply `number` (or a later one) has come."""
+        for line in self.process.stdout:
+            self.lines.append(line)
+            match = re.search(r"icmp_seq=(\d+) ", line)
+            if match and int(match.group(1)) >= number:
+                return
+        raise AssertionError(f"ping ended before reply {number}:\n" + "".join(self.lines))
+
+    def replies(self):
+        """Waits for the end; the sequence numbers that were answered."""
+        self.lines += self.process.stdout.readlines()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(10)
+        return [int(match.group(1)) for match in map(re.compile(r"icmp_seq=(\d+) ttl").search, self.lines) if match]

@@ -1,0 +1,299 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# bed.sh: a test bed with real IKEv2 peers (strongSwan) around a load balancer, in network namespaces.
+#
+#                                                     /-- hp-v1 10.77.2.11
+#   hp-c1 .. hp-cN (clients) ----- hp-lb 10.77.1.1 --+--- hp-v2 10.77.2.12
+#   10.78.N.2                      (the VIP)           \-- hp-v3 10.77.2.13
+#
+# usage: bed.sh up [CLIENTS [SERVERS]]   build namespaces and start every VPN server (default 4 and 3)
+#        bed.sh lb COMMAND [ARG...]      run COMMAND in the balancer's namespace, in the background
+#        bed.sh in NAME COMMAND...       run COMMAND in namespace NAME (lb, v1, c1, ...), in the foreground
+#        bed.sh connect N [SECONDS]      bring client N's tunnel up through the VIP; exit 0 when established
+#        bed.sh ping N [ARG...]          three pings through client N's tunnel, or ping with ARGs
+#        bed.sh disconnect N             close client N's tunnel and end its daemon
+#        bed.sh kill NAME                kill -9 the daemon of v1, c1, ...: nobody is told
+#        bed.sh start NAME               start it again (a server serves at once, a client waits for connect)
+#        bed.sh where                    which server holds which client's IKE SA
+#        bed.sh down                     end everything that this script started
+# env:   BED (state folder, default /tmp/hp-bed), NS (prefix of the namespaces, default hp: another prefix and another
+#        BED give a second bed beside the first), VIP (10.77.1.1), FRAGMENTATION=yes|no (IKE fragmentation),
+#        AUTH=psk|cert (cert: RSA 4096, so that IKE_AUTH exceeds the MTU), PKI (where its keys are made and kept,
+#        default $BED/pki); what `up` was given holds for `connect`.
+#        PROPOSALS_SERVER / PROPOSALS_CLIENT (IKE proposals, default aes128-sha256-modp2048),
+#        RETRANSMIT_TRIES, RETRANSMIT_TIMEOUT, RETRANSMIT_BASE (of the daemons that the call starts)
+# needs: root, iproute2, iptables, iputils-ping, strongswan-swanctl charon-systemd strongswan-pki
+#        libcharon-extra-plugins libstrongswan-standard-plugins libstrongswan-extra-plugins (ESP runs in user space:
+#        kernel-libipsec over TUN)
+set -euo pipefail
+BED=${BED:-/tmp/hp-bed}
+NS=${NS:-hp}
+given() { cat "$BED/given/$1" 2>/dev/null || echo "$2"; } # what `up` was given, else a default
+VIP=${VIP:-$(given VIP 10.77.1.1)}
+FRAGMENTATION=${FRAGMENTATION:-$(given FRAGMENTATION yes)}
+AUTH=${AUTH:-$(given AUTH psk)}
+PKI=${PKI:-$(given PKI "$BED/pki")}
+PROPOSALS_SERVER=${PROPOSALS_SERVER:-aes128-sha256-modp2048}
+PROPOSALS_CLIENT=${PROPOSALS_CLIENT:-aes128-sha256-modp2048}
+PLUGINS="random nonce openssl pem pkcs1 pkcs8 x509 pubkey constraints kdf hmac sha1 sha2 aes gcm curve25519
+  socket-default kernel-libipsec kernel-netlink vici updown"
+PLUGINS=${PLUGINS//$'\n'/}
+
+die() { echo "bed: $*" >&2; exit 1; }
+ns() { ip netns exec "$NS-$1" "${@:2}"; }
+
+certificates() {
+  local d=$PKI name
+  [[ -s $d/client.crt ]] && return
+  mkdir -p "$d"
+  exec 3>&2 2>"$d/log" # pki grumbles about a TPM
+  pki --gen --type rsa --size 4096 --outform pem >"$d/ca.key"
+  pki --self --ca --lifetime 30 --in "$d/ca.key" --type rsa --dn "CN=bed ca" --outform pem >"$d/ca.crt"
+  for name in server client; do
+    pki --gen --type rsa --size 4096 --outform pem >"$d/$name.key"
+    pki --pub --in "$d/$name.key" --type rsa |
+      pki --issue --lifetime 30 --cacert "$d/ca.crt" --cakey "$d/ca.key" --dn "CN=$name.bed" \
+        --san "$name.bed" --flag serverAuth --flag ikeIntermediate --outform pem >"$d/$name.crt"
+  done
+  exec 2>&3 3>&-
+}
+
+# daemon NAME: strongswan.conf and a charon of its own in namespace NAME
+daemon() {
+  local name=$1 d=$BED/$1
+  mkdir -p "$d/swanctl/conf.d" "$d/run"
+  if [[ $AUTH == cert ]]; then
+    mkdir -p "$d/swanctl/x509" "$d/swanctl/x509ca" "$d/swanctl/private"
+    cp "$PKI/ca.crt" "$d/swanctl/x509ca/"
+    local role=client
+    [[ $name == v* ]] && role=server
+    cp "$PKI/$role.crt" "$d/swanctl/x509/"
+    cp "$PKI/$role.key" "$d/swanctl/private/"
+  fi
+  cat >"$d/strongswan.conf" <<EOF
+charon-systemd {
+  load = $PLUGINS
+  retransmit_tries = ${RETRANSMIT_TRIES:-2}
+  retransmit_timeout = ${RETRANSMIT_TIMEOUT:-1.0}
+  retransmit_base = ${RETRANSMIT_BASE:-1.4}
+  make_before_break = yes
+  fragment_size = ${FRAGMENT_SIZE:-1280}
+  keep_alive = ${KEEPALIVE:-20s}
+  plugins {
+    vici { socket = unix://$d/run/vici }
+    kernel-netlink { fwmark = !0x42 }
+    socket-default { fwmark = 0x42 }
+    kernel-libipsec { allow_peer_ts = yes }
+  }
+  filelog { log { path = $d/charon.log
+    default = 1
+    ike = 2
+    net = 1
+    time_format = %H:%M:%S
+    flush_line = yes } }
+}
+swanctl { socket = unix://$d/run/vici }
+EOF
+  ip netns exec "$NS-$name" env STRONGSWAN_CONF="$d/strongswan.conf" SWANCTL_DIR="$d/swanctl" \
+    unshare -m bash -c "mount -t tmpfs tmpfs /run && exec /usr/sbin/charon-systemd" >"$d/out" 2>&1 &
+  echo $! >"$d/pid"
+  for _ in $(seq 200); do
+    [[ -S $d/run/vici ]] && return
+    sleep 0.05
+  done
+  die "charon in $name did not start: see $d/out and $d/charon.log"
+}
+
+running() { # running NAME: is its daemon there? (a zombie that nobody has reaped yet is not)
+  [[ -f $BED/$1/pid ]] && readlink "/proc/$(cat "$BED/$1/pid")/exe" >/dev/null
+}
+
+kill_daemon() { # kill_daemon NAME
+  kill -9 "$(cat "$BED/$1/pid")"
+  while running "$1"; do sleep 0.01; done
+  rm -rf "${BED:?}/$1/run" "$BED/$1/pid"
+}
+
+swan() { # swan NAME ARGS...
+  local d=$BED/$1
+  ns "$1" env STRONGSWAN_CONF="$d/strongswan.conf" SWANCTL_DIR="$d/swanctl" swanctl "${@:2}" --uri "unix://$d/run/vici"
+}
+
+server() {
+  local n=$1
+  ip netns add "$NS-v$n"
+  ns lb ip link add "hpv$n" type veth peer name eth0 netns "$NS-v$n"
+  ns lb ip link set "hpv$n" master servers up
+  ns "v$n" ip link set lo up
+  ns "v$n" ip link set eth0 up
+  ns "v$n" ip addr add "10.77.2.$((10 + n))/24" dev eth0
+  ns "v$n" ip addr add 10.98.0.1/32 dev lo
+  ns "v$n" ip route add default via 10.77.2.1
+  start_server "$n"
+}
+
+start_server() {
+  local n=$1 d=$BED/v$1
+  daemon "v$n"
+  local auth="local { auth = psk
+ id = vpn.bed }
+ remote { auth = psk
+ id = %any }" secret="secrets { ike { secret = bed-secret } }"
+  [[ $AUTH == cert ]] && auth="local { auth = pubkey
+ certs = server.crt
+ id = server.bed }
+ remote { auth = pubkey
+ id = %any }" secret=""
+  cat >"$d/swanctl/swanctl.conf" <<EOF
+connections { vpn {
+  version = 2
+  encap = yes
+  mobike = yes
+  fragmentation = $FRAGMENTATION
+  proposals = $PROPOSALS_SERVER
+  pools = clients
+  dpd_delay = ${DPD:-30s}
+  unique = never
+  $auth
+  children { net { local_ts = 10.98.0.1/32
+    esp_proposals = aes128gcm16
+    updown = /usr/lib/ipsec/_updown iptables } }
+} }
+pools { clients { addrs = 10.99.$n.0/24 } }
+$secret
+EOF
+  swan "v$n" --load-all >"$d/load" 2>&1 || die "server $n: $(cat "$d/load")"
+}
+
+client_net() { # namespace of client N: 10.78.N.2 behind its own link to hp-lb
+  local n=$1
+  ip netns add "$NS-c$n"
+  ns lb ip link add "hpc$n" type veth peer name eth0 netns "$NS-c$n"
+  ns lb ip addr add "10.78.$n.1/24" dev "hpc$n"
+  ns lb ip link set "hpc$n" up
+  ns "c$n" ip link set lo up
+  ns "c$n" ip link set eth0 up
+  ns "c$n" ip addr add "10.78.$n.2/24" dev eth0
+  ns "c$n" ip route add default via "10.78.$n.1"
+}
+
+up() {
+  local clients=${1:-4} servers=${2:-3} i
+  [[ $EUID == 0 ]] || die "must be root"
+  [[ -e $BED/given ]] && die "already up: bed.sh down first"
+  [[ -f /usr/lib/ipsec/plugins/libstrongswan-openssl.so ]] ||
+    die "strongSwan has no MODP: install libstrongswan-standard-plugins"
+  mkdir -p "$BED/given"
+  echo "$VIP" >"$BED/given/VIP"
+  echo "$AUTH" >"$BED/given/AUTH"
+  echo "$PKI" >"$BED/given/PKI"
+  echo "$FRAGMENTATION" >"$BED/given/FRAGMENTATION"
+  [[ $AUTH == cert ]] && certificates
+  ip netns add "$NS-lb"
+  ns lb ip link set lo up
+  ns lb ip link add servers type bridge
+  ns lb ip link set servers up
+  ns lb ip addr add 10.77.2.1/24 dev servers
+  ns lb ip addr add "$VIP/32" dev lo
+  ns lb sh -c 'echo 0 >/proc/sys/net/ipv4/ip_forward' # what passes, passes through the balancer
+  for i in $(seq "$servers"); do server "$i"; done
+  for i in $(seq "$clients"); do client_net "$i"; done
+  echo "bed: up: $clients clients, $servers servers, VIP $VIP"
+}
+
+connect() {
+  local n=$1 limit=${2:-15} d=$BED/c$1
+  if ! running "c$n"; then daemon "c$n"; fi
+  local auth="local { auth = psk
+ id = client$n }
+ remote { auth = psk
+ id = vpn.bed }" secret="secrets { ike { secret = bed-secret } }"
+  [[ $AUTH == cert ]] && auth="local { auth = pubkey
+ certs = client.crt
+ id = client.bed }
+ remote { auth = pubkey
+ id = server.bed }" secret=""
+  cat >"$d/swanctl/swanctl.conf" <<EOF
+connections { vpn {
+  version = 2
+  encap = yes
+  mobike = yes
+  fragmentation = $FRAGMENTATION
+  proposals = $PROPOSALS_CLIENT
+  remote_addrs = $VIP
+  vips = 0.0.0.0
+  dpd_delay = ${DPD:-30s}
+  $auth
+  children { net { remote_ts = 10.98.0.1/32
+    esp_proposals = aes128gcm16 } }
+} }
+$secret
+EOF
+  swan "c$n" --load-all >"$d/load" 2>&1 || die "client $n: $(cat "$d/load")"
+  swan "c$n" --initiate --child net --timeout "$limit" >"$d/initiate" 2>&1 ||
+    { echo "bed: client $n: $(tail -n 1 "$d/initiate")" >&2; return 1; }
+}
+
+disconnect() {
+  local d=$BED/c$1
+  [[ -f $d/pid ]] || return 0
+  swan "c$1" --terminate --ike vpn --timeout 3 >/dev/null 2>&1 || true
+  kill "$(cat "$d/pid")" 2>/dev/null || true
+  rm -rf "$d"
+}
+
+start() { # start NAME
+  case $1 in
+    v*) start_server "${1#v}" ;;
+    *) daemon "$1" ;;
+  esac
+}
+
+where() {
+  local d
+  for d in "$BED"/v*; do
+    d=${d##*/}
+    swan "$d" --list-sas 2>/dev/null | awk -v s="$d" "/remote '/ { print s, \$0 }"
+  done
+}
+
+namespaces() { ip netns list | awk -v p="^$NS-" '$1 ~ p { print $1 }'; }
+
+down() { # whoever still runs in one of the bed's namespaces is the bed's
+  local name signal
+  for signal in TERM KILL; do
+    for name in $(namespaces); do ip netns pids "$name" | xargs -r kill -s "$signal" 2>/dev/null || true; done
+    for _ in $(seq 20); do
+      [[ -z $(for name in $(namespaces); do ip netns pids "$name"; done) ]] && break
+      sleep 0.05
+    done
+  done
+  for name in $(namespaces); do ip netns del "$name"; done
+  rm -rf "${BED:?}"
+}
+
+case ${1:-} in
+  up) shift; up "$@" ;;
+  lb)
+    shift
+    ip netns exec "$NS-lb" "$@" >"$BED/lb.out" 2>&1 &
+    ;;
+  in) shift; ns "$@" ;;
+  connect) shift; connect "$@" ;;
+  ping)
+    n=$2
+    shift 2
+    [[ $# == 0 ]] && set -- -c 3 -i 0.2 -W 2
+    ns "c$n" ping "$@" 10.98.0.1
+    ;;
+  disconnect) disconnect "$2" ;;
+  kill) kill_daemon "$2" ;;
+  start) start "$2" ;;
+  where) where ;;
+  swan) shift; swan "$@" ;;
+  down) down ;;
+  *)
+    sed -n '3,33p' "$0"
+    exit 2
+    ;;
+esac

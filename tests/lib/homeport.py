@@ -1,0 +1,321 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What system tests need: the daemon as a user starts it, and around it the responders and clients of ike.py.
+
+Everything lives on loopback, at addresses and ports that are looked for afresh, in a folder of its own, and works with
+and without root. Nothing here sleeps for a fixed time where an event can be awaited. The daemon's binary is
+$HOMEPORT, or build/core/homeport of the source tree.
+
+    with Site(servers=3) as site:
+        site.start(persistence={"aovpn": {"plugin": "match_across_services"}}, profile="aovpn")
+        client = site.client()
+        assert client.connect()
+        assert site.server_of(client) is not None
+"""
+import contextlib
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+
+import yaml
+from ike import Client, Responder, udp_socket
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+def binary():
+    """The daemon under test."""
+    return os.path.abspath(os.environ.get("HOMEPORT", os.path.join(ROOT, "build", "core", "homeport")))
+
+
+def wait_for(predicate, timeout=10.0, what="the awaited thing"):
+    """Returns the first true value of predicate(); fails with `what` after timeout seconds."""
+    deadline = time.monotonic() + timeout
+    while True:
+        value = predicate()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what} did not come within {timeout} s")
+        time.sleep(0.01)
+
+
+class Daemon:
+    """homeport as a user starts it: `homeport run -c FILE`, its log on standard error. prefix: a command that runs it
+    elsewhere ("ip netns exec NAME")."""
+
+    def __init__(self, path, environment=None, prefix=()):
+        self.path, self.lines, self.changed = path, [], threading.Condition()
+        self.process = subprocess.Popen([*prefix, binary(), "run", "-c", path], stdin=subprocess.DEVNULL,
+                                        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace",
+                                        env={**os.environ, **(environment or {})}, start_new_session=True)
+        self.session = self.process.pid
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
+
+    def _read(self):
+        for line in self.process.stderr:
+            with self.changed:
+                self.lines.append(line.rstrip("\n"))
+                self.changed.notify_all()
+        with self.changed:
+            self.lines.append("")  # the end: wakes whoever waits
+            self.changed.notify_all()
+
+    def log(self):
+        with self.changed:
+            return "\n".join(self.lines)
+
+    def mark(self):
+        """A place in the log, for wait_log(after=...)."""
+        with self.changed:
+            return len(self.lines)
+
+    def wait_log(self, pattern, timeout=10.0, after=0):
+        """Waits for a log line that the regular expression matches; returns the match."""
+        deadline = time.monotonic() + timeout
+        with self.changed:
+            while True:
+                for line in self.lines[after:]:
+                    match = re.search(pattern, line)
+                    if match:
+                        return match
+                left = deadline - time.monotonic()
+                if left <= 0 or (not self.reader.is_alive() and self.process.poll() is not None):
+                    raise AssertionError(f"no log line matches {pattern!r}; the log was:\n" + "\n".join(self.lines))
+                self.changed.wait(min(left, 0.2))
+
+    def wait_ready(self, timeout=20.0):
+        self.wait_log(r'(^|[\s:"])ready\b', timeout)
+        return self
+
+    def cli(self, verb, *arguments, json=True, status=0):
+        """Runs a verb against this daemon. json: the parsed answer of --json, else standard output's text."""
+        return cli(verb, "-c", self.path, *arguments, json=json, status=status)
+
+    def children(self, role=None):
+        """Pids of the daemon's processes besides the master, by role (_worker, _monitor), in order of their pids."""
+        found = []
+        for pid, fields, command in processes():
+            if int(fields[1]) == self.process.pid and (role is None or role in command):
+                found.append(pid)
+        return sorted(found)
+
+    def workers(self):
+        return self.children("_worker")
+
+    def monitor(self):
+        return self.children("_monitor")[0]
+
+    def kill(self, pid, number=signal.SIGKILL):
+        os.kill(pid, number)
+
+    def reload(self, timeout=10.0):
+        """By the verb, which answers when the new configuration serves."""
+        return self.cli("reload", json=False)
+
+    def alive(self):
+        return [pid for pid, fields, _ in processes() if int(fields[3]) == self.session and fields[0] != "Z"]
+
+    def stop(self, timeout=10.0, status=0):
+        """SIGTERM; checks the exit status and that nobody is left."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            ended = self.process.wait(timeout)
+            wait_for(lambda: not self.alive(), 5, "the end of every process of the daemon")
+        finally:
+            self.abandon()
+        assert ended == status, f"exit status {ended}, not {status}; the log was:\n{self.log()}"
+
+    def abandon(self):
+        """Ends whatever is left, for tests that fail."""
+        for pid in self.alive():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+        self.reader.join(5)
+        self.process.stderr.close()
+
+
+def processes():
+    """(pid, fields of /proc/PID/stat from the state on, command line) of every process."""
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            with contextlib.suppress(OSError):
+                with open(f"/proc/{entry}/stat", encoding="ascii", errors="replace") as stat:
+                    fields = stat.read().rsplit(")", 1)[1].split()
+                with open(f"/proc/{entry}/cmdline", encoding="utf-8", errors="replace") as line:
+                    yield int(entry), fields, line.read().split("\0")
+
+
+def cli(verb, *arguments, json=True, status=0, timeout=20):
+    """Runs `homeport VERB ARGUMENTS [--json]`. Checks the exit status (None: any; then returns the whole result)."""
+    command = [binary(), verb, *arguments, *(["--json"] if json else [])]
+    result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout,
+                            check=False)
+    if status is None:
+        return result
+    assert result.returncode == status, f"{command} ended with {result.returncode}:\n{result.stdout}{result.stderr}"
+    return parse(result.stdout) if json else result.stdout
+
+
+def parse(text):
+    return json.loads(text)
+
+
+class Site:
+    """A folder, loopback addresses and ports that nobody else uses, responders, clients and a daemon.
+
+    Addresses are 127.A.B.x with random A and B: .1 is where the daemon listens, .11 and so on are the servers, clients
+    begin at .96 and go on in 127.A.B+1.
+    """
+
+    def __init__(self, servers=2, responders=True, echo=False, seed=None):
+        self.random = random.Random(seed)
+        self.net = self._free_net()
+        self.vip = f"{self.net}.1"
+        self.ike_port, self.natt_port = self._free_port(), self._free_port()
+        first = self.random.randrange(10240, 28000)
+        self.port_range = f"{first}-{first + 1999}"
+        self.names = [f"vpn{number + 1}" for number in range(servers)]
+        self.addresses = {name: f"{self.net}.{11 + number}" for number, name in enumerate(self.names)}
+        self.folder = tempfile.mkdtemp(prefix="homeport-test-")
+        os.chmod(self.folder, 0o755)
+        self.path = os.path.join(self.folder, "homeport.yaml")
+        self.clients, self.responders, self.daemon = [], {}, None
+        if responders:
+            for name, address in self.addresses.items():
+                self.responders[name] = Responder(name, address, [self.ike_port, self.natt_port], echo)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, value, trace):
+        try:
+            if self.daemon is not None:
+                if kind is None:
+                    self.daemon.stop()
+                else:
+                    self.daemon.abandon()
+        finally:
+            if self.daemon is not None:
+                print("the daemon's log was:\n" + self.daemon.log())  # shown by pytest when the test fails
+            for one in [*self.clients]:
+                one.close()
+            for one in self.responders.values():
+                one.stop()
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _free_net(self):
+        while True:
+            net = f"127.{self.random.randrange(20, 250)}.{self.random.randrange(2, 250)}"
+            with contextlib.suppress(OSError):
+                udp_socket(f"{net}.1", 20001).close()
+                return net
+
+    def _free_port(self):
+        with contextlib.closing(udp_socket(self.vip)) as one:
+            return one.getsockname()[1]
+
+    def config(self, persistence=None, profile=None, **changes):
+        """The configuration as a mapping: an IKE pair over all servers. changes replace whole top-level keys; servers,
+        pools, services and persistence are merged one level deep, None takes a name out."""
+        service = {"protocol": "udp", "pool": "all"}
+        config = {
+            "workers": 2,
+            "state": os.path.join(self.folder, "state"),
+            "plugin_path": [os.environ.get("HOMEPORT_PLUGINS", plugin_folder())],
+            "log": {"level": "debug"},
+            "sessions": {"ports": self.port_range},
+            "servers": {name: {"address": address} for name, address in self.addresses.items()},
+            "pools": {"all": {"servers": list(self.names), "health": {"check": "none"}}},
+            "services": {
+                "ike": {"listen": f"{self.vip}:{self.ike_port}", **service},
+                "nat-t": {"listen": f"{self.vip}:{self.natt_port}", **service},
+            },
+        }
+        if os.geteuid() == 0:
+            config["user"] = "nobody"
+        if persistence:
+            config["persistence"] = dict(persistence)
+        for name in ("ike", "nat-t"):
+            if profile:
+                config["services"][name]["persistence"] = profile
+        for key, value in changes.items():
+            if key in ("servers", "pools", "services", "sessions", "log") and isinstance(value, dict):
+                for name, one in value.items():
+                    if one is None:
+                        config[key].pop(name, None)
+                    elif isinstance(config[key].get(name), dict) and isinstance(one, dict):
+                        config[key][name] = {**config[key][name], **one}
+                    else:
+                        config[key][name] = one
+            elif value is None:
+                config.pop(key, None)
+            else:
+                config[key] = value
+        return config
+
+    def write(self, config):
+        """config: a mapping as from config(), or YAML text. The file that the daemon reads."""
+        return write_config(self.path, config)
+
+    def start(self, *arguments, environment=None, **changes):
+        """Writes the configuration (see config()) and starts the daemon; returns when it is ready."""
+        self.write(self.config(*arguments, **changes))
+        self.daemon = Daemon(self.path, environment)
+        return self.daemon.wait_ready()
+
+    def restart(self):
+        """Stops the daemon and starts it again on the same file and state."""
+        self.daemon.stop()
+        self.daemon = Daemon(self.path)
+        return self.daemon.wait_ready()
+
+    def client_address(self, number):
+        prefix, third = self.net.rsplit(".", 1)
+        return f"{prefix}.{int(third) + number // 128}.{96 + number % 128}"
+
+    def client(self, number=None, ports=(0, 0)):
+        """A client at the next address, or at the address of that number (from 0)."""
+        address = self.client_address(len(self.clients) if number is None else number)
+        one = Client(address, self.vip, self.ike_port, self.natt_port, ports)
+        self.clients.append(one)
+        return one
+
+    def servers_of(self, client, kind="init"):
+        """Names of the servers that have seen this kind of datagram of the client's present IKE_SA."""
+        return [name for name, one in self.responders.items() if one.of_kind(kind, client.spi_i)]
+
+    def server_of(self, client, kind="init"):
+        """The one server of it; None: no server, or more than one."""
+        names = self.servers_of(client, kind)
+        return names[0] if len(names) == 1 else None
+
+
+class PlainDumper(yaml.SafeDumper):
+    """Writes a list that stands in two places twice; the daemon reads no anchors."""
+
+    def ignore_aliases(self, data):
+        return True
+
+
+def write_config(path, config):
+    """config: a mapping or YAML text. Written beside and renamed, so that a reload never reads half of it."""
+    with open(path + ".new", "w", encoding="utf-8") as file:
+        file.write(config if isinstance(config, str) else yaml.dump(config, Dumper=PlainDumper, sort_keys=False))
+    os.chmod(path + ".new", 0o644)
+    os.rename(path + ".new", path)
+    return path
+
+
+def plugin_folder():
+    """The plugins of the build tree that the binary comes from."""
+    return os.path.join(os.path.dirname(os.path.dirname(binary())), "plugins")

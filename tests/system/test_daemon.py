@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Processes: start, stop, respawn, reload, restart, as a user sees them."""
+import os
+import signal
+import subprocess
+
+import pytest
+from homeport import Daemon, Site, binary, processes, wait_for
+
+GROUP = {"aovpn": {"plugin": "match_across_services"}}
+
+
+@pytest.fixture(name="site")
+def fixture_site():
+    with Site(servers=3) as site:
+        yield site
+
+
+def connected(site, count):
+    clients = [site.client() for _ in range(count)]
+    for client in clients:
+        assert client.connect(), f"{client.address} did not connect"
+    return clients
+
+
+def at_home(site, client, server):
+    """The client's IKE_SA is answered, and only its own server has seen it."""
+    return client.informational() and site.servers_of(client, "informational") == [server]
+
+
+def cells(site):
+    """(client, service) -> (server, source port) of every session."""
+    rows = site.daemon.cli("sessions")["sessions"]
+    return {(row["client"], row["service"]): (row["server"], row["source_port"]) for row in rows}
+
+
+def test_sixty_clients_over_three_servers_and_two_workers_are_twenty_each(site):
+    site.start(GROUP, "aovpn")
+    for client in connected(site, 60):
+        assert site.server_of(client, "init") == site.server_of(client, "auth")
+    counts = [len({seen.spi_i for seen in one.of_kind("auth")}) for one in site.responders.values()]
+    assert counts == [20, 20, 20]
+
+
+def test_sigterm_ends_everything_and_the_next_start_finds_records_sessions_and_ports(site):
+    site.start(GROUP, "aovpn")
+    clients = connected(site, 12)
+    homes = [site.server_of(client, "auth") for client in clients]
+    before = cells(site)
+    site.restart()
+    assert cells(site) == before
+    for client, home in zip(clients, homes):
+        assert at_home(site, client, home)
+    assert cells(site) == before
+
+
+def test_killed_workers_are_replaced_and_go_on_with_the_same_server_and_source_port(site):
+    site.start(GROUP, "aovpn")
+    clients = connected(site, 12)
+    homes = [site.server_of(client, "auth") for client in clients]
+    before = cells(site)
+    for _ in range(3):
+        for pid in site.daemon.workers():
+            site.daemon.kill(pid)
+            wait_for(lambda dead=pid: dead not in site.daemon.workers() and len(site.daemon.workers()) == 2,
+                     what="the replacement of a worker")
+        for client, home in zip(clients, homes):
+            assert at_home(site, client, home)
+    assert cells(site) == before
+
+
+def test_a_datagram_that_waits_while_no_worker_lives_is_served_by_the_next(site):
+    site.start(GROUP, "aovpn")
+    clients = connected(site, 8)
+    homes = [site.server_of(client, "auth") for client in clients]
+    for pid in site.daemon.workers():
+        site.daemon.kill(pid)
+    for client in clients:
+        client.send_esp()
+    for client, home in zip(clients, homes):
+        wait_for(lambda c=client, h=home: any(seen.data[:4] == c.spi_r[:4] for seen in
+                                              site.responders[h].of_kind("esp")), what="the queued ESP")
+
+
+def test_the_monitor_is_replaced_and_traffic_does_not_notice(site):
+    site.start(GROUP, "aovpn")
+    client = connected(site, 1)[0]
+    old = site.daemon.monitor()
+    site.daemon.kill(old)
+    assert client.informational()
+    wait_for(lambda: site.daemon.children("_monitor") not in ([], [old]), what="the next monitor")
+    wait_for(lambda: site.daemon.cli("status", status=None).returncode == 0, what="a healthy status")
+
+
+def test_reload_moves_nobody_and_closes_nothing(site):
+    site.start(GROUP, "aovpn")
+    clients = connected(site, 12)
+    homes = [site.server_of(client, "auth") for client in clients]
+    before = cells(site)
+    for workers in (1, 3, 2):
+        old = set(site.daemon.workers())
+        site.write(site.config(GROUP, "aovpn", workers=workers))
+        site.daemon.reload()
+        wait_for(lambda gone=old: not gone & set(site.daemon.workers()), what="the end of the old workers")
+        assert len(site.daemon.workers()) == workers
+        for client, home in zip(clients, homes):
+            assert at_home(site, client, home)
+    assert cells(site) == before
+
+
+def test_reload_under_load_loses_no_datagram(site):
+    site.start(GROUP, "aovpn")
+    clients = connected(site, 6)
+    for _ in range(5):
+        place = site.daemon.mark()
+        site.daemon.process.send_signal(signal.SIGHUP)
+        while not any("reloaded" in line for line in site.daemon.log().splitlines()[place:]):
+            for client in clients:
+                client.sent = client.send_esp(40)
+            for client in clients:  # each is echoed by the server that has the IKE_SA
+                assert client.await_esp(client.sent), f"{client.address} lost a datagram"
+
+
+def test_a_bad_file_leaves_everything_as_it_is(site):
+    site.start(GROUP, "aovpn")
+    client = connected(site, 1)[0]
+    before = site.daemon.children()
+    site.write(site.config(GROUP, "aovpn", workers=2).__repr__() + "\nworkerz: 3\n")
+    result = site.daemon.cli("reload", json=False, status=None)
+    assert result.returncode != 0
+    site.write(site.config({"aovpn": {"plugin": "no_such_plugin"}}, "aovpn"))
+    result = site.daemon.cli("reload", json=False, status=1)
+    assert site.daemon.children() == before
+    os.unlink(site.path)
+    place = site.daemon.mark()
+    site.daemon.process.send_signal(signal.SIGHUP)
+    site.daemon.wait_log("runs on", after=place)
+    assert site.daemon.children() == before
+    assert client.informational()
+
+
+def test_sigterm_during_a_reload_ends_everything(site):
+    site.start(GROUP, "aovpn")
+    connected(site, 2)
+    site.daemon.process.send_signal(signal.SIGHUP)
+    site.daemon.stop()
+
+
+def test_a_second_daemon_on_the_same_folder_is_refused_with_the_pid_of_the_first(site):
+    site.start(GROUP, "aovpn")
+    second = subprocess.run([binary(), "run", "-c", site.path], capture_output=True, text=True, timeout=20, check=False)
+    assert second.returncode == 1
+    assert str(site.daemon.process.pid) in second.stderr
+    assert connected(site, 1)
+
+
+def test_all_processes_killed_at_once_and_started_again_move_nobody(site):
+    site.start(GROUP, "aovpn")
+    clients = connected(site, 9)
+    homes = [site.server_of(client, "auth") for client in clients]
+    before = cells(site)
+    for pid in [site.daemon.process.pid, *site.daemon.children()]:
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not site.daemon.alive(), what="the end of all")
+    site.daemon.abandon()
+    site.daemon = Daemon(site.path).wait_ready()
+    for client, home in zip(clients, homes):
+        assert at_home(site, client, home)
+    assert cells(site) == before
+
+
+def test_processes_are_unprivileged(site):
+    if os.geteuid() != 0:
+        pytest.skip("needs root: only then there is something to give up")
+    site.start(GROUP, "aovpn")
+    for pid in site.daemon.children():
+        with open(f"/proc/{pid}/status", encoding="ascii") as file:
+            fields = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
+        assert set(fields["Uid"].split()) == {"65534"} and fields["Groups"].strip() == ""
+        assert fields["NoNewPrivs"] == "1"
+        for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+            assert int(fields[name], 16) == 0, f"{name} of {pid} is {fields[name]}"
+
+
+def test_other_capacity_is_put_aside_with_a_notice(site):
+    site.start(GROUP, "aovpn")
+    connected(site, 2)
+    site.daemon.stop()
+    site.start(GROUP, "aovpn", affinity={"capacity": 4096})
+    site.daemon.wait_log("segment.old")
+    assert os.path.exists(os.path.join(site.folder, "state", "segment.old"))
+    assert connected(site, 1)
+
+
+def test_nothing_is_left_over_after_many_kills(site):
+    site.start(GROUP, "aovpn")
+    for _ in range(10):
+        site.daemon.kill(site.daemon.workers()[0])
+        wait_for(lambda: len(site.daemon.workers()) == 2 and site.daemon.cli("status", status=None).returncode == 0,
+                 what="a healthy daemon")
+    descriptors = len(os.listdir(f"/proc/{site.daemon.process.pid}/fd"))
+    for _ in range(5):
+        site.daemon.kill(site.daemon.workers()[0])
+        wait_for(lambda: len(site.daemon.workers()) == 2 and site.daemon.cli("status", status=None).returncode == 0,
+                 what="a healthy daemon")
+    wait_for(lambda: len(os.listdir(f"/proc/{site.daemon.process.pid}/fd")) <= descriptors, what="flat descriptors")
+    assert not [pid for pid, fields, _ in processes() if int(fields[1]) == site.daemon.process.pid and fields[0] == "Z"]
