@@ -171,30 +171,32 @@ static int open_node(struct builder *self, enum node_kind kind, struct position 
     return 0;
 }
 
-static int compare_keys(const void *a, const void *b)
-{
-    const struct node *const *left = a, *const *right = b;
-    int order = strcmp((*left)->key, (*right)->key);
+struct entry {
+    struct node *node;
+    uint32_t number; /* in the order of the file */
+};
 
-    if (order != 0)
-        return order;
-    if ((*left)->key_at.line != (*right)->key_at.line)
-        return (*left)->key_at.line < (*right)->key_at.line ? -1 : 1;
-    return (*left)->key_at.column < (*right)->key_at.column ? -1 : 1;
+static int compare_entries(const void *a, const void *b)
+{
+    const struct entry *left = a, *right = b;
+    int order = strcmp(left->node->key, right->node->key);
+
+    return order != 0 ? order : left->number < right->number ? -1 : 1;
 }
 
-static void report_duplicates(struct builder *self, struct node *const *sorted, uint32_t count, bool *duplicate)
+static void report_duplicates(struct builder *self, const struct entry *sorted, uint32_t count, bool *duplicate)
 {
     for (uint32_t i = 1, first = 0; i < count; i++) {
-        if (strcmp(sorted[first]->key, sorted[i]->key) != 0) {
+        struct node *node = sorted[i].node, *original = sorted[first].node;
+
+        if (strcmp(original->key, node->key) != 0) {
             first = i;
             continue;
         }
-        diagnostics_add(self->diagnostics, SEVERITY_ERROR, sorted[i]->key_at,
-                        "`%.64s` stands here twice: first in line %u", sorted[i]->key, sorted[first]->key_at.line);
-        sorted[i]->kind = NODE_BAD;
-        free(sorted[i]->key);
-        sorted[i]->key = NULL; /* the mark for leave_out_duplicates */
+        diagnostics_add(self->diagnostics, SEVERITY_ERROR, node->key_at, "`%.64s` stands here twice: first in line %u",
+                        node->key, original->key_at.line);
+        free(node->key);
+        node->key = NULL; /* the mark for leave_out_duplicates */
         *duplicate = true;
     }
 }
@@ -217,9 +219,9 @@ static void leave_out_duplicates(struct node *mapping)
 }
 
 /* Sorted first: with every pair compared, a file of 1 MiB would keep the reader busy for minutes. */
-static int close_mapping(struct builder *self, struct node *mapping)
+static int check_duplicates(struct builder *self, struct node *mapping)
 {
-    struct node **sorted;
+    struct entry *sorted;
     uint32_t count = 0;
     bool duplicate = false;
 
@@ -228,14 +230,24 @@ static int close_mapping(struct builder *self, struct node *mapping)
     sorted = calloc(mapping->count, sizeof *sorted);
     if (sorted == NULL)
         return -ENOMEM;
-    for (struct node *entry = mapping->first; entry != NULL; entry = entry->next)
-        sorted[count++] = entry;
-    qsort(sorted, count, sizeof *sorted, compare_keys);
+    for (struct node *node = mapping->first; node != NULL; node = node->next, count++)
+        sorted[count] = (struct entry){node, count};
+    qsort(sorted, count, sizeof *sorted, compare_entries);
     report_duplicates(self, sorted, count, &duplicate);
     free(sorted);
     if (duplicate)
         leave_out_duplicates(mapping);
     return 0;
+}
+
+static int close_node(struct builder *self)
+{
+    struct node *closed = self->open[self->depth];
+
+    if (self->depth == 0) /* libyaml ends nothing that it did not begin */
+        return -EINVAL;
+    self->depth--;
+    return closed->kind == NODE_MAPPING ? check_duplicates(self, closed) : 0;
 }
 
 static int on_document(struct builder *self, const yaml_event_t *event)
@@ -270,10 +282,8 @@ static int on_event(struct builder *self, const yaml_event_t *event)
         refuse_marks(self, at, event->data.mapping_start.anchor, event->data.mapping_start.tag);
         return open_node(self, NODE_MAPPING, at);
     case YAML_MAPPING_END_EVENT:
-        return close_mapping(self, self->open[self->depth--]);
     case YAML_SEQUENCE_END_EVENT:
-        self->depth--;
-        return 0;
+        return close_node(self);
     }
     return 0;
 }
