@@ -3,7 +3,7 @@
  * only (derive alone: also the child of `affinity --explain`). One call per new flow, and one for each datagram whose
  * session has found its record or server changed.
  *
- * The plugin is called with a breadcrumb in the process slot. Quarantined profile, HP_FAILED or nonsense: on_failure. */
+ * The plugin is called with a breadcrumb in the process slot. HP_FAILED, nonsense, quarantine: on_failure. */
 #ifndef PLUGIN_DECIDE_H
 #define PLUGIN_DECIDE_H
 
@@ -14,42 +14,45 @@
 struct decider;
 
 /* Loads the plugins of the configuration and creates an instance per profile. Borrows all. self: own process slot.
- * allow_plugins_from_tree etc. is plugin_load's matter. */
+ * topology and segment may both be NULL for decider_explain alone; log may be NULL. A quarantined profile is not
+ * loaded. Errors: those of plugin_load; -EINVAL wrong options; -ECANCELED create() said no; -ENOMEM. */
 int decider_open(struct decider **out, const struct config *config, struct topology *topology, struct segment *segment,
                  uint32_t self, struct log *log, struct error *error);
 void decider_close(struct decider *decider); /* destroys the instances */
 
 enum decision_reason {
-    DECISION_NEW_RECORD,  /* a new client, picked by the scheduler or the plugin */
-    DECISION_RECORD,      /* the record's server */
-    DECISION_MOVED,       /* the record was moved: its server may not serve */
-    DECISION_PUT_BACK,    /* the record was gone; the live session's own server took it again */
-    DECISION_NO_RECORD,   /* scheduler alone: no persistence, no key, or a record that stays as it is */
-    DECISION_TABLE_FULL,  /* maglev over the key, no record */
-    DECISION_NO_SERVER, DECISION_REFUSED_PLUGIN, DECISION_REFUSED_FULL, DECISION_REFUSED_SERVICE_LIMIT,
+    DECISION_NEW_RECORD, /* a new client, picked by the scheduler or the plugin */
+    DECISION_RECORD,     /* the record's server */
+    DECISION_MOVED,      /* the record was moved: its server may not serve */
+    DECISION_PUT_BACK,   /* the record was gone; the live session's own server took it again */
+    DECISION_NO_RECORD,  /* scheduler alone: no persistence, no key, or a record that stays as it is */
+    DECISION_TABLE_FULL, /* maglev over the key, no record */
+    DECISION_NO_SERVER,
+    DECISION_REFUSED_PLUGIN,
+    DECISION_REFUSED_FULL,
+    DECISION_REFUSED_SERVICE_LIMIT,
 };
 const char *decision_reason_name(enum decision_reason reason);
 
 struct decision_request {
-    uint32_t service;             /* position in config.services */
+    uint32_t service; /* position in config.services */
     const struct hp_endpoint *client, *local;
     const struct ike_datagram *datagram;
-    const uint8_t *data;          /* as read, marker included; decide passes it without */
+    const uint8_t *data; /* as read, marker included; decide passes it without */
     uint32_t size;
-    int32_t own_server;           /* slot of the live session's server that offers itself; -1: a new flow */
+    int32_t own_server; /* slot of the live session's server that offers itself; -1: a new flow */
     uint32_t now_s;
 };
 struct decision {
-    int32_t server;               /* slot; -1: the datagram is refused, reason says why (already counted) */
+    int32_t server; /* slot; -1: the datagram is refused, reason says why (already counted) */
     enum decision_reason reason;
-    uint32_t record;              /* index to watch; SEGMENT_NO_INDEX: none */
-    uint64_t watch;               /* RECORD_DECISION of it */
-    uint32_t flags;               /* SESSION_NEW_FLOWS */
+    uint32_t record; /* index to watch; SEGMENT_NO_INDEX: none */
+    uint64_t watch;  /* RECORD_DECISION of it */
+    uint32_t flags;  /* SESSION_NEW_FLOWS */
 };
 void decide(struct decider *decider, const struct decision_request *request, struct decision *out);
 
-/* Seconds a service's records live; for `affinity` and the sweep. */
-/* The key that derive_key gives for a flow without data. Its length, HP_NOTHING (no key, or select alone), HP_FAILED. */
+/* The key that derive_key gives for a flow without data. Its size, HP_NOTHING (no key, or select alone), HP_FAILED. */
 int32_t decider_explain(struct decider *decider, uint32_t service, const struct hp_endpoint *client,
                         const struct hp_endpoint *local, uint8_t key[HP_KEY_MAX]);
 /* observe, session_end and tick, where the plugin has them. */

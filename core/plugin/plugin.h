@@ -8,9 +8,18 @@
 #include "config/config.h"
 #include <homeport/plugin.h>
 
-enum plugin_operation { /* breadcrumbs; names in plugin_operation_name */
-    PLUGIN_NONE, PLUGIN_LOAD, PLUGIN_CHECK, PLUGIN_CREATE, PLUGIN_DESTROY, PLUGIN_DERIVE_KEY, PLUGIN_SELECT,
-    PLUGIN_OBSERVE, PLUGIN_SESSION_END, PLUGIN_TICK
+/* Breadcrumbs; names in plugin_operation_name. */
+enum plugin_operation {
+    PLUGIN_NONE,
+    PLUGIN_LOAD,
+    PLUGIN_CHECK,
+    PLUGIN_CREATE,
+    PLUGIN_DESTROY,
+    PLUGIN_DERIVE_KEY,
+    PLUGIN_SELECT,
+    PLUGIN_OBSERVE,
+    PLUGIN_SESSION_END,
+    PLUGIN_TICK
 };
 const char *plugin_operation_name(uint32_t operation); /* any number is fine: it comes from the segment */
 
@@ -21,9 +30,9 @@ struct plugin { /* a loaded file */
 };
 
 /* Finds NAME on plugin_path (NAME/NAME.so, then NAME.so, in each folder in turn; $HOMEPORT_PLUGIN_PATH first for a user
- * who is not root; from the build tree the tree's plugins come first), or takes a path as it is. As root, refuses a file
- * or folder that others can write. dlopen with RTLD_NOW | RTLD_LOCAL, negotiation as in abi.md section 4.
- * Errors name both sides and the remedy. */
+ * who is not root; from the build tree the tree's plugins come first), or takes a path as it is. As root, refuses a
+ * file or folder that others can write. dlopen with RTLD_NOW | RTLD_LOCAL, negotiation as in abi.md section 4. Errors
+ * name both sides and the remedy. */
 int plugin_load(struct plugin **out, const char *name, const char *const *path, uint32_t path_count,
                 struct error *error);
 void plugin_free(struct plugin *plugin); /* the host's part; the code stays mapped */

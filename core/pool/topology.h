@@ -12,9 +12,9 @@
 #include "segment/segment.h"
 
 struct member {
-    uint32_t slot;        /* of the segment's servers */
+    uint32_t slot; /* of the segment's servers */
     uint32_t weight, max_clients;
-    uint64_t down_mask;   /* bits of the server word: own port and the group's */
+    uint64_t down_mask; /* bits of the server word: own port and the group's */
     const struct config_server *config;
 };
 struct scheduler; /* private: sequence of weighted round robin, maglev table */
@@ -22,8 +22,8 @@ struct scheduler; /* private: sequence of weighted round robin, maglev table */
 struct topology_service {
     const struct config_service *config;
     const struct config_pool *pool;
-    uint64_t identity;    /* hash_identity("service", name) */
-    uint32_t slot;        /* of the segment's services */
+    uint64_t identity; /* hash_identity("service", name) */
+    uint32_t slot;     /* of the segment's services */
     uint32_t pool_slot;
     struct member *members;
     uint32_t member_count;
@@ -47,16 +47,18 @@ int topology_open(struct topology **out, const struct config *config, struct seg
 void topology_close(struct topology *topology);
 
 const struct member *topology_member(const struct topology_service *service, uint32_t slot); /* NULL: not in its pool */
+/* The service's own member, else any other service's; NULL: no pool names the server any more. */
+const struct member *topology_member_anywhere(const struct topology *topology, const struct topology_service *service,
+                                              uint32_t slot);
 /* By the probes' view, group included; a server that is in no probe is up. */
 bool topology_is_up(const struct topology *topology, const struct member *member);
-/* Every member of the service is down: with all_down serve, all count as up. */
+/* No enabled member of the service is up: with all_down serve, all count as up. */
 bool topology_all_down(const struct topology *topology, const struct topology_service *service);
 /* Server's limit reached (max_clients, counted as topology_count_client counts). */
 bool topology_is_full(struct topology *topology, const struct member *member);
 bool topology_service_full(struct topology *topology, const struct topology_service *service);
 /* Enabled, up (or all down and all_down serve), not full: may be picked for a new key. */
-bool topology_takes_new(struct topology *topology, const struct topology_service *service,
-                        const struct member *member);
+bool topology_takes_new(struct topology *topology, const struct topology_service *service, const struct member *member);
 
 /* May the server of a record serve this flow? The state table of config.md, first three columns. */
 struct topology_question {
@@ -64,18 +66,21 @@ struct topology_question {
     bool heard;      /* the record was used within the service's idle time: a live session */
     bool new_sa;     /* IKE_SA_INIT request of an IKE service */
     bool over_limit; /* HP_CLAIM_OVER_LIMIT */
+    bool taken_out;  /* the record is of this very pool, which named its server then: drained there, if not there now */
 };
 enum topology_answer {
-    TOPOLOGY_HONOUR,        /* serve and extend the record */
-    TOPOLOGY_HONOUR_STILL,  /* serve, do not extend (offline) */
-    TOPOLOGY_MOVE,          /* elsewhere, the record moves */
-    TOPOLOGY_FOREIGN,       /* this flow's pool does not name it: elsewhere, the record stays */
-    TOPOLOGY_FULL,          /* at its limit and the client is not counted there yet: the claim's flags say what follows */
+    TOPOLOGY_HONOUR,       /* serve and extend the record */
+    TOPOLOGY_HONOUR_STILL, /* serve, do not extend (offline) */
+    TOPOLOGY_MOVE,         /* elsewhere, the record moves */
+    TOPOLOGY_FOREIGN,      /* this flow's pool does not name it: elsewhere, the record stays */
+    TOPOLOGY_FULL, /* at its limit and the client is not counted there yet: the claim's flags say what follows */
 };
 enum topology_answer topology_ask(struct topology *topology, const struct topology_service *service, uint32_t slot,
                                   const struct topology_question *question);
 
-/* What becomes of one datagram of a live session by its server's state alone (last column of the table). */
+/* What becomes of one datagram of a live session by its server's state alone (last column of the table). member NULL:
+ * its server is in no pool any more and drains, so the datagram passes; topology_member_anywhere finds the one whose
+ * state still counts when only this service's pool has let it go. */
 enum topology_pass { TOPOLOGY_PASS, TOPOLOGY_DECIDE_ANEW, TOPOLOGY_DROP };
 enum topology_pass topology_datagram(const struct topology *topology, const struct topology_service *service,
                                      const struct member *member, bool new_sa);

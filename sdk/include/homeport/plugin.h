@@ -32,7 +32,7 @@ extern "C" {
 /* Kinds of option. Carried as uint32_t: an enum's width and range are not fixed across compilers and languages. */
 #define HP_OPTION_BOOL 1u     /* as.integer: 0 or 1 */
 #define HP_OPTION_INTEGER 2u  /* as.integer */
-#define HP_OPTION_DURATION 3u /* as.integer, milliseconds */
+#define HP_OPTION_DURATION 3u /* as.integer, milliseconds; INT64_MAX: `never` (the ttl_option alone may be) */
 #define HP_OPTION_CHOICE 4u   /* as.integer: position in range, from 0 */
 #define HP_OPTION_STRING 5u   /* as.text, never NULL */
 #define HP_OPTION_MASK4 6u    /* as.mask: first 4 octets, network order */
@@ -118,7 +118,8 @@ struct hp_claim { /* GROWS; made by the plugin, which sets size */
 struct hp_host { /* GROWS; one per instance; every function [worker], none blocks, allocates or can end the flow */
     uint32_t size, abi_minor;
     const char *version; /* homeport's own, for logs only */
-    /* [check] too. Becomes FILE:LINE:COLUMN; service or option UINT32_MAX when it is about no single one. */
+    /* [check] too. Becomes FILE:LINE:COLUMN; service or option UINT32_MAX when it is about no single one. An error,
+     * unless text begins with "warning: ": then what follows is a warning, and the configuration is accepted. */
     void (*problem)(const struct hp_host *, uint32_t service, uint32_t option, const char *text);
     void (*log)(const struct hp_host *, int level, const char *text); /* syslog level 3..7; rate-limited per profile */
     void (*count)(const struct hp_host *, uint32_t counter, uint64_t by); /* position in hp_plugin.counters */

@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Finding a plugin's file and opening it. The happy path: a folder has NAME/NAME.so, dlopen takes it, its one symbol is
+ * copied and judged (negotiate.c).
+ * Fails: not in any folder                -> the folders that were searched
+ *        root, and others can write there -> refused before anything of it runs
+ *        no ELF file, other machine       -> what the dynamic linker says, in one line
+ *        no hp_plugin_v1                  -> another major is named when it has one
+ *        the descriptor is wrong          -> the field, both sides' numbers, the remedy
+ * A file that was opened stays open: its code may be running (dlclose is unsafe, and never called). */
+#include "plugin/negotiate.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <libgen.h>
+#include <limits.h>
+#include <link.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define BINARY_SUFFIX "/core/homeport" /* where the build tree has the command */
+#define SEARCHED_MAX 384
+
+/* Folders in the order of the search. */
+struct search {
+    const char *name;
+    char *path; /* sizeof plugin.path */
+    size_t size;
+    char searched[SEARCHED_MAX]; /* for the message */
+};
+
+static bool is_file(const char *path)
+{
+    struct stat file;
+
+    return stat(path, &file) == 0 && !S_ISDIR(file.st_mode);
+}
+
+static bool search_folder(struct search *search, const char *folder, int length)
+{
+    size_t used = strlen(search->searched);
+    int written;
+
+    if (length == 0)
+        return false;
+    snprintf(search->searched + used, sizeof search->searched - used, "%s%.*s", used > 0 ? ", " : "", length, folder);
+    written = snprintf(search->path, search->size, "%.*s/%s/%s.so", length, folder, search->name, search->name);
+    if (written > 0 && (size_t)written < search->size && is_file(search->path))
+        return true;
+    written = snprintf(search->path, search->size, "%.*s/%s.so", length, folder, search->name);
+    return written > 0 && (size_t)written < search->size && is_file(search->path);
+}
+
+/* Folders of $HOMEPORT_PLUGIN_PATH, separated by colons; root does not listen to its environment. */
+static bool search_environment(struct search *search)
+{
+    const char *folders = geteuid() != 0 ? getenv("HOMEPORT_PLUGIN_PATH") : NULL;
+
+    while (folders != NULL && *folders != '\0') {
+        size_t length = strcspn(folders, ":");
+
+        if (search_folder(search, folders, (int)length))
+            return true;
+        folders += length + (folders[length] == ':');
+    }
+    return false;
+}
+
+/* BUILD/core/homeport runs: BUILD/plugins. */
+static bool search_build_tree(struct search *search)
+{
+    char folder[PATH_MAX];
+    ssize_t length = readlink("/proc/self/exe", folder, sizeof folder - sizeof "/plugins");
+    size_t suffix = strlen(BINARY_SUFFIX);
+    struct stat file;
+
+    if (length < (ssize_t)suffix)
+        return false;
+    folder[length] = '\0';
+    if (strcmp(folder + length - suffix, BINARY_SUFFIX) != 0)
+        return false;
+    strcpy(folder + length - suffix, "/plugins");
+    return stat(folder, &file) == 0 && search_folder(search, folder, (int)strlen(folder));
+}
+
+static int find_file(char *out, size_t size, const char *name, const char *const *path, uint32_t path_count,
+                     struct error *error)
+{
+    struct search search = {.name = name, .path = out, .size = size};
+
+    if (strchr(name, '/') != NULL) {
+        if (strlen(name) >= size)
+            return error_set(error, -ENAMETOOLONG, "the path of plugin %.64s... is too long", name);
+        strcpy(out, name);
+        if (is_file(out))
+            return 0;
+        error_set(error, -ENOENT, "there is no plugin file %s", name);
+        return error_next(error, "correct the path, or write a plugin's name to search plugin_path for it");
+    }
+    if (search_environment(&search) || search_build_tree(&search))
+        return 0;
+    for (uint32_t i = 0; i < path_count; i++)
+        if (search_folder(&search, path[i], (int)strlen(path[i])))
+            return 0;
+    error_set(error, -ENOENT, "there is no plugin %s in %s", name,
+              search.searched[0] != '\0' ? search.searched : "an empty plugin_path");
+    return error_next(error, "`homeport plugins` lists what is there; install %s/%s.so, or write its path", name, name);
+}
+
+static int refuse_writable(const char *path, struct error *error)
+{
+    struct stat file;
+
+    if (stat(path, &file) < 0)
+        return error_set(error, -errno, "cannot look at %s: %s", path, strerror(errno));
+    if ((file.st_mode & (S_IWGRP | S_IWOTH)) == 0)
+        return 0;
+    error_set(error, -EPERM, "%s can be written by others, and root would run what they write", path);
+    return error_next(error, "chmod go-w %s", path);
+}
+
+/* Whoever can write the file or its folder decides what root runs. */
+static int check_safe(const char *path, struct error *error)
+{
+    char real[PATH_MAX];
+    int status;
+
+    if (geteuid() != 0)
+        return 0;
+    if (realpath(path, real) == NULL)
+        return error_set(error, -errno, "cannot look at %s: %s", path, strerror(errno));
+    status = refuse_writable(real, error);
+    return status < 0 ? status : refuse_writable(dirname(real), error);
+}
+
+/* The linker's text without the path that we say ourselves. */
+static const char *linker_text(const char *path)
+{
+    const char *text = dlerror();
+    size_t length = strlen(path);
+
+    if (text == NULL)
+        return "no reason given";
+    if (strncmp(text, path, length) == 0 && strncmp(text + length, ": ", 2) == 0)
+        text += length + 2;
+    return text;
+}
+
+static int open_file(void **out, const char *path, struct error *error)
+{
+    const char *text;
+
+    /* A path without a slash would make the linker search folders of its own. */
+    *out = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (*out != NULL)
+        return 0;
+    text = linker_text(path);
+    error_set(error, -ENOEXEC, "cannot load plugin %s: %s", path, text);
+    if (strstr(text, "undefined symbol") != NULL)
+        return error_next(error, "a plugin must contain all that it calls: link it with -Wl,-z,defs to see what lacks");
+    return error_next(error, "build it as a shared object for this machine, against homeport's sdk/");
+}
+
+/* Names the major that the file was built for, where it has one that we do not speak. */
+static int no_symbol(void *handle, const char *path, struct error *error)
+{
+    for (unsigned major = 2; major <= 9; major++) {
+        char symbol[] = "hp_plugin_v0";
+
+        symbol[sizeof symbol - 2] = (char)('0' + major);
+        if (dlsym(handle, symbol) == NULL)
+            continue;
+        error_set(error, -ENOEXEC, "plugin %s was built for plugin ABI %u, this homeport speaks %u", path, major,
+                  HP_ABI_MAJOR);
+        return error_next(error, "install the build of this plugin for ABI %u, or a homeport that speaks %u",
+                          HP_ABI_MAJOR, major);
+    }
+    error_set(error, -ENOEXEC, "%s is not a homeport plugin (no hp_plugin_v1)", path);
+    return error_next(error, "export `const struct hp_plugin hp_plugin_v1` as <homeport/plugin.h> says");
+}
+
+static int find_descriptor(const void **out, size_t *size, void *handle, const char *path, struct error *error)
+{
+    const ElfW(Sym) *symbol = NULL;
+    Dl_info info;
+
+    *out = dlsym(handle, "hp_plugin_v1");
+    if (*out == NULL)
+        return no_symbol(handle, path, error);
+    /* The symbol's own size: a foreign file's hp_plugin_v1 may be anything, of any length. */
+    if (dladdr1(*out, &info, (void **)&symbol, RTLD_DL_SYMENT) == 0 || symbol == NULL)
+        return error_set(error, -ENOEXEC, "plugin %s: damaged descriptor: hp_plugin_v1 lies nowhere", path);
+    *size = symbol->st_size;
+    return 0;
+}
+
+int plugin_load(struct plugin **out, const char *name, const char *const *path, uint32_t path_count,
+                struct error *error)
+{
+    struct plugin *self = calloc(1, sizeof *self);
+    const void *descriptor = NULL;
+    void *handle = NULL;
+    size_t size = 0;
+    int status;
+
+    if (self == NULL)
+        return error_set(error, -ENOMEM, "no memory for plugin %s", name);
+    status = find_file(self->path, sizeof self->path, name, path, path_count, error);
+    if (status == 0)
+        status = check_safe(self->path, error);
+    if (status == 0)
+        status = open_file(&handle, self->path, error);
+    if (status == 0)
+        status = find_descriptor(&descriptor, &size, handle, self->path, error);
+    if (status == 0)
+        status = plugin_negotiate(self, descriptor, size, error);
+    if (status < 0) {
+        free(self);
+        return status;
+    }
+    *out = self;
+    return 0;
+}
+
+void plugin_free(struct plugin *plugin)
+{
+    free(plugin);
+}
