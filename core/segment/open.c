@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Opening, as the master does before any other process lives.
- *
- * Found and fit: its room is made sure of, the process slots of the last life are ended, everything else is kept.
- * Found and unfit (another boot, layout or capacity, damaged): a new one is made whole as segment.new first, then the
+ * - Found and fit: its room is made sure of, the process slots of the last life are ended, everything else is kept.
+ * - Found and unfit (another boot, layout or capacity, damaged): a new one is made whole as segment.new first, then the
  *   old one becomes segment.old, then the new one gets the name. No room for the new one leaves the old one alone.
- * Not found: made in the same way. A crash on the way leaves a segment.new, which the next start removes.
- * Not ours, a symlink, writable by others: an error; nothing is touched. */
+ * - Not found: made in the same way. A crash on the way leaves a segment.new, which the next start removes.
+ * - Not ours, a symlink, writable by others: an error; nothing is touched. */
 #include "base/clock.h"
 #include "base/hash.h"
 #include "segment/segment.h"

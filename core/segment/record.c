@@ -1,19 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Find and claim: the atomic get-or-insert.
  *
- * Claim: scan the bucket under one head; the key is there → its record. Else reserve a free slot, fill it, and publish
+ * Claim: scan the bucket under one head. The key is there: its record. Else reserve a free slot, fill it, and publish
  * it by a CAS from the very head of the scan: if anything was published or freed since, the CAS fails and the scan is
- *   made again. So of two that claim one key at once the second one's CAS fails, and its scan finds the first one's
- *   record: there is one record per key, and everybody gets its server.
- * Killed or stopped before the CAS: the slot is free but reserved; when the process's generation is raised (it has been
- *   reaped), the reservation counts as none. Stopped and woken later: the CAS fails, as above.
- * Killed or stopped after the CAS: the record is whole. The reservation that is left on it says nothing while the slot
- *   is occupied.
- * Killed or stopped between "value is dead" and "bit cleared": anybody clears it (record_clear).
- * No slot to reserve: evict (record_evict.c), or say FULL.
+ * made again. So of two that claim one key at once the second one's CAS fails, and its scan finds the first one's
+ * record: there is one record per key, and everybody gets its server.
+ * - Killed before the CAS: the slot stays reserved until the process's generation is raised, by who has reaped it.
+ * - Stopped before the CAS, and woken: the CAS fails as above, or nothing has happened to the key.
+ * - Killed or stopped after the CAS: the record is whole. The reservation left on it says nothing until it is deleted.
+ * - Killed or stopped between "value is dead" and "bit cleared": anybody clears it (record_clear).
+ * - No slot to reserve: evict (record_evict.c), or say FULL.
  *
- * Two candidate buckets, or "insert, scan again, lowest wins", are no atomic claim: a stopped inserter wakes up too
- * late. */
+ * Two candidate buckets, or "insert, scan again, lowest wins", are no atomic claim: a stopped one wakes up too late. */
 #include "segment/record.h"
 #include "base/hash.h"
 #include "segment/record_bucket.h"

@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Every instruction of every change to a record, of the object code that is shipped. A victim is single-stepped; at
- * each instruction copies of it are made (a signal handler clones it there), and a copy is killed, its generation
- * raised, or stopped; others go on, and it wakes up later, or stopped; others delete and make the record again
- * meanwhile, and it wakes up later. Then: a record is absent or whole, one server per key, no key twice, nobody waited,
- * every slot can be used again. The bucket is put back as it was, and the victim goes on to its next instruction.
+ * each instruction copies of it are made (a signal handler clones it there), and a copy is
+ * - killed, its generation raised, or
+ * - stopped; others go on, and it wakes up later, or
+ * - stopped; others delete and make the record again meanwhile, and it wakes up later, or
+ * - stopped; a neighbour goes and the record comes in its place, so that the same slots are occupied as before.
+ *
+ * Then: a record is absent or whole, one server per key, no key twice, nobody waited, every slot can be used again. The
+ * bucket is put back as it was, and the victim goes on to its next instruction.
  *
  * Stepper and victim share one core. In a build so slow that all points would take too long, every k-th is taken. */
 #include "fixture.h"
@@ -14,21 +18,32 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { KEY = 500, SERVER_OLD = 5, SERVER_VICTIM = 11, SERVER_OTHER = 22, SERVER_LATER = 33, SERVER_LAST = 44 };
+enum {
+    KEY = 500,
+    NEIGHBOUR = 5,
+    SERVER_OLD = 5,
+    SERVER_VICTIM = 11,
+    SERVER_OTHER = 22,
+    SERVER_LATER = 33,
+    SERVER_LAST = 44,
+    SERVER_STRANGER = 77
+};
 #ifdef __SANITIZE_ADDRESS__
-#define POINTS_PER_CASE 150u
+#define POINTS_PER_CASE 800u
 #else
-#define POINTS_PER_CASE 4000u
+#define POINTS_PER_CASE 1600u
 #endif
 
-enum fate { KILLED, WOKEN, WOKEN_LATE, FATES };
-static const char *const fate_names[] = {"killed", "stopped and woken", "stopped while the record was made anew"};
+enum fate { KILLED, WOKEN, WOKEN_LATE, WOKEN_TWIN, FATES };
+static const char *const fate_names[] = {"killed", "stopped and woken", "stopped while the record was made anew",
+                                         "stopped while the record took a neighbour's place"};
 
 struct bench {
     struct fixture fixture;
@@ -41,6 +56,7 @@ struct bench {
 static struct shared {      /* with the victim and its copies; static because a signal handler needs it */
     _Atomic int32_t answer; /* the server that the victim was told */
     _Atomic int32_t copy;   /* pid of the newest copy */
+    _Atomic int32_t done;   /* the operation has ended */
 } * shared;
 
 struct operation {
@@ -116,6 +132,8 @@ static void prepare(struct bench *bench, const struct operation *operation)
     struct record_ref ref;
 
     memset((void *)&bench->segment->buckets[0], 0, sizeof bench->segment->buckets[0]);
+    if (!operation->full)
+        claim_as(bench, bench->other, NEIGHBOUR, SERVER_OLD, 1000, &ref);
     if (operation->known)
         claim_as(bench, bench->other, KEY, SERVER_OLD, 1000, &ref);
     for (uint32_t i = 1; operation->full && i <= RECORD_SLOTS; i++) {
@@ -124,6 +142,7 @@ static void prepare(struct bench *bench, const struct operation *operation)
             record_prove(bench->segment, &ref);
     }
     atomic_store(&shared->answer, -1);
+    atomic_store(&shared->done, 0);
 }
 
 /* Delivered to the victim between two of its instructions: a copy of it, the stepper's child, lies stopped here. When
@@ -135,6 +154,8 @@ static void copy_here(int signal)
     (void)signal;
     if (copy != 0)
         atomic_store(&shared->copy, (int32_t)copy);
+    else
+        syscall(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL);
     syscall(SYS_kill, syscall(SYS_getpid), SIGSTOP);
 }
 
@@ -149,7 +170,7 @@ static void victim(struct bench *bench, const struct operation *operation)
     ptrace(PTRACE_TRACEME, 0, 0, 0);
     syscall(SYS_kill, syscall(SYS_getpid), SIGSTOP);
     operation->run(bench, &ref);
-    syscall(SYS_kill, syscall(SYS_getpid), SIGUSR1);
+    atomic_store(&shared->done, 1);
     _exit(0);
 }
 
@@ -167,7 +188,7 @@ static int proceed(pid_t pid, enum __ptrace_request request, int signal)
 /* One instruction. false: the operation is at its end. */
 static bool step(pid_t pid)
 {
-    return proceed(pid, PTRACE_SINGLESTEP, 0) == SIGTRAP;
+    return proceed(pid, PTRACE_SINGLESTEP, 0) == SIGTRAP && atomic_load(&shared->done) == 0;
 }
 
 static void require(bool fine, const char *what)
@@ -179,13 +200,13 @@ static void require(bool fine, const char *what)
 }
 
 /* A stopped copy of the victim as it is now. The victim itself comes back from its handler (two stops: into the system
- * call sigreturn and out of it) to where it was. */
+ * call sigreturn and out of it) to where it was.  */
 static pid_t copy_make(pid_t pid)
 {
     pid_t copy;
     int status;
 
-    int r = proceed(pid, PTRACE_CONT, SIGUSR2); fprintf(stderr,"r=%d\n",r); require(r == SIGSTOP, "the victim did not stop in its handler");
+    require(proceed(pid, PTRACE_CONT, SIGUSR2) == SIGSTOP, "the victim did not stop in its handler");
     copy = atomic_load(&shared->copy);
     require(waitpid(copy, &status, WUNTRACED) == copy && WIFSTOPPED(status), "no copy of the victim");
     require(proceed(pid, PTRACE_SYSCALL, 0) == SIGTRAP && proceed(pid, PTRACE_SYSCALL, 0) == SIGTRAP,
@@ -278,7 +299,7 @@ static int32_t make_anew(struct bench *bench)
     for (uint32_t i = 0; i < 3; i++) {
         if (record_find(bench->segment, &key, &ref))
             record_delete(bench->segment, &ref);
-        claim_as(bench, bench->other, 600 + i, SERVER_OTHER, 1150, &ref);
+        claim_as(bench, bench->other, 600 + i, SERVER_STRANGER, 1150, &ref);
     }
     return ask(bench, SERVER_LATER);
 }
@@ -294,20 +315,33 @@ static bool right_after_waking(const struct operation *operation, int32_t told, 
            (operation->run == run_delete && later == SERVER_LAST);
 }
 
+static void neighbour_delete(struct bench *bench)
+{
+    struct record_key key = key_of(bench, NEIGHBOUR);
+    struct record_ref ref;
+
+    if (record_find(bench->segment, &key, &ref))
+        record_delete(bench->segment, &ref);
+}
+
 static void wake(struct bench *bench, pid_t copy, const struct operation *operation, enum fate fate, unsigned point)
 {
-    int32_t told = ask(bench, SERVER_OTHER);
+    int32_t told;
     int status;
 
+    if (fate == WOKEN_TWIN)
+        neighbour_delete(bench);
+    told = ask(bench, SERVER_OTHER);
     if (fate == WOKEN_LATE)
         told = make_anew(bench);
     expect(bench, ask(bench, SERVER_LATER) == told, operation, fate, point, "one server while it was stopped");
     kill(copy, SIGCONT);
-    require(waitpid(copy, &status, 0) == copy && WIFSIGNALED(status) && WTERMSIG(status) == SIGUSR1,
+    require(waitpid(copy, &status, 0) == copy && WIFEXITED(status) && WEXITSTATUS(status) == 0,
             "the woken one did not come to its end");
     expect(bench, right_after_waking(operation, told, ask(bench, SERVER_LAST)), operation, fate, point,
            "the same server after it woke");
-    if (operation->run == run_claim && fate == WOKEN)
+    expect(bench, atomic_load(&shared->answer) != SERVER_STRANGER, operation, fate, point, "told a server of this key");
+    if (operation->run == run_claim && fate != WOKEN_LATE)
         expect(bench, atomic_load(&shared->answer) == told, operation, fate, point,
                "one server for the victim and the others");
     process_end(bench->segment, bench->self);
@@ -344,12 +378,13 @@ static void try_point(struct bench *bench, pid_t pid, const struct operation *op
         wake(bench, copy, operation, fate, point);
     expect(bench, all_whole(bench), operation, fate, point, "whole and once");
     if (operation->full)
-        expect(bench, neighbours_are_there(bench, fate == WOKEN_LATE ? 6 : 2), operation, fate, point,
+        expect(bench, neighbours_are_there(bench, fate == WOKEN_LATE ? 6 : 3), operation, fate, point,
                "the neighbours in their places");
     expect(bench, every_slot_is_usable(bench), operation, fate, point, "usable again");
     memcpy((void *)&bench->segment->processes[bench->self], (void *)&process, sizeof process);
     memcpy((void *)&bench->segment->buckets[0], (void *)&bucket, sizeof bucket);
     atomic_store(&shared->answer, answer);
+    atomic_store(&shared->done, 0);
 }
 
 static pid_t victim_start(struct bench *bench, const struct operation *operation)
@@ -362,6 +397,7 @@ static pid_t victim_start(struct bench *bench, const struct operation *operation
     if (pid == 0)
         victim(bench, operation);
     require(pid > 0 && waitpid(pid, &status, 0) == pid && WIFSTOPPED(status), "cannot trace a victim");
+    ptrace(PTRACE_SETOPTIONS, pid, NULL, (void *)PTRACE_O_EXITKILL);
     return pid;
 }
 
