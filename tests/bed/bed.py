@@ -139,8 +139,19 @@ class Bed:
     # --- clients
 
     def connect(self, client, seconds=15):
-        """True: client N's tunnel is up."""
-        return self.sh("connect", client, seconds, check=False).returncode == 0
+        """True: client N's tunnel is up. If not, what its charon says is printed, for who reads the failed test."""
+        result = self.sh("connect", client, seconds, check=False)
+        if result.returncode != 0:
+            print(f"client {client}: {result.stderr}{self.charon_log('c', client)}")
+        return result.returncode == 0
+
+    def charon_log(self, kind, number):
+        """The exchanges in a charon's log, without the payloads."""
+        try:
+            with open(os.path.join(self.folder, "bed", f"{kind}{number}", "charon.log"), encoding="utf-8") as file:
+                return "".join(line for line in file if re.search(r"packet: |retransmit|giving up|error|IKE_SA", line))
+        except OSError as error:
+            return f"{error}\n"
 
     def disconnect(self, client):
         self.sh("disconnect", client)

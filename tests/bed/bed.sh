@@ -239,6 +239,11 @@ disconnect() {
   [[ -f $d/pid ]] || return 0
   swan "c$1" --terminate --ike vpn --timeout 3 >/dev/null 2>&1 || true
   kill "$(cat "$d/pid")" 2>/dev/null || true
+  for _ in $(seq 300); do # the next one needs its ports 500 and 4500
+    running "c$1" || break
+    sleep 0.01
+  done
+  if running "c$1"; then kill_daemon "c$1"; fi
   rm -rf "$d"
 }
 
