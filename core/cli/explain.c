@@ -158,7 +158,7 @@ static void make_instance(struct instance *out, struct quiet_host *host, const s
 
     quiet_host_init(host, out);
     if (plugin_load(&out->plugin, config->profiles[profile].plugin, (const char *const *)config->plugin_path,
-                    config->plugin_path_count, &error) < 0) {
+                    config->plugin_path_count, what->settings->root, &error) < 0) {
         snprintf(out->note, sizeof out->note, "%.250s", error.what);
         return;
     }

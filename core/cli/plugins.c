@@ -36,6 +36,7 @@ static const struct usage usage = {
 struct folders { /* in the order in which plugin_load searches */
     char *paths[FOLDERS];
     uint32_t count;
+    bool root;           /* run by root */
     uint32_t configured; /* from here on they are plugin_path's; plugin_load adds those before by itself */
 };
 
@@ -47,7 +48,7 @@ static void add_folder(struct folders *folders, const char *path)
 
 static void add_environment(struct folders *folders)
 {
-    const char *value = geteuid() != 0 ? getenv("HOMEPORT_PLUGIN_PATH") : NULL;
+    const char *value = folders->root ? NULL : getenv("HOMEPORT_PLUGIN_PATH");
     char *copy = value != NULL ? strdup(value) : NULL, *rest = copy;
     const char *folder;
 
@@ -80,6 +81,7 @@ static int find_folders(struct folders *folders, const struct arguments *argumen
 
     if (status < 0 && arguments->config_written)
         return status;
+    folders->root = geteuid() == 0;
     add_environment(folders);
     add_build_tree(folders);
     folders->configured = folders->count;
@@ -189,7 +191,7 @@ static json_t *describe(void *arg, char *doing, struct error *error)
 
     snprintf(doing, 128, "plugin %.100s", described->name);
     if (plugin_load(&plugin, described->name, (const char *const *)folders->paths + folders->configured,
-                    folders->count - folders->configured, error) < 0)
+                    folders->count - folders->configured, folders->root, error) < 0)
         return NULL;
     own = &plugin->descriptor;
     counters = json_array();

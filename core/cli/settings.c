@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define SETTINGS_LIMIT (4u << 20)
 
@@ -36,6 +37,7 @@ int settings_read(struct settings *out, const char *path, struct error *error)
     int status;
 
     memset(out, 0, sizeof *out);
+    out->root = geteuid() == 0;
     status = read_text(out, path, error);
     if (status < 0)
         return status;

@@ -13,6 +13,7 @@ struct settings {
     char *text;
     size_t size;
     struct config *config; /* NULL: the file has errors */
+    bool root;             /* run by root */
 };
 /* Errors: the file cannot be read. A file with errors is none: config is NULL. */
 int settings_read(struct settings *out, const char *path, struct error *error);

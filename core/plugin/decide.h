@@ -14,10 +14,11 @@
 struct decider;
 
 /* Loads the plugins of the configuration and creates an instance per profile. Borrows all. self: own process slot.
+ * root: as plugin_load's.
  * topology and segment may both be NULL for decider_explain alone; log may be NULL. A quarantined profile is not
  * loaded. Errors: those of plugin_load; -EINVAL wrong options; -ECANCELED create() said no; -ENOMEM. */
 int decider_open(struct decider **out, const struct config *config, struct topology *topology, struct segment *segment,
-                 uint32_t self, struct log *log, struct error *error);
+                 uint32_t self, bool root, struct log *log, struct error *error);
 void decider_close(struct decider *decider); /* destroys the instances */
 
 enum decision_reason {

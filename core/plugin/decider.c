@@ -18,7 +18,7 @@ static int instance_load(struct instance *self, struct decider *decider, struct 
 
     instance_enter(self, PLUGIN_LOAD, NULL);
     status = plugin_load(&self->plugin, self->config->plugin, (const char *const *)config->plugin_path,
-                         config->plugin_path_count, error);
+                         config->plugin_path_count, decider->root, error);
     instance_leave(self);
     if (status == 0 && self->plugin->needs_note[0] != '\0' && decider->log != NULL)
         log_write(decider->log, LOG_INFO, "%s", self->plugin->needs_note);
@@ -141,7 +141,7 @@ static bool decider_allocate(struct decider *self)
 }
 
 int decider_open(struct decider **out, const struct config *config, struct topology *topology, struct segment *segment,
-                 uint32_t self, struct log *log, struct error *error)
+                 uint32_t self, bool root, struct log *log, struct error *error)
 {
     struct decider *decider = calloc(1, sizeof *decider);
     int status = 0;
@@ -152,6 +152,7 @@ int decider_open(struct decider **out, const struct config *config, struct topol
     decider->topology = topology;
     decider->segment = segment;
     decider->self = self;
+    decider->root = root;
     decider->log = log;
     if (!decider_allocate(decider))
         status = error_set(error, -ENOMEM, "no memory for the plugins");

@@ -124,6 +124,12 @@ static bool read_packet(struct channel *self)
     return true;
 }
 
+void channel_drain(struct channel *channel)
+{
+    while (!channel->gone && !channel->closing && read_packet(channel))
+        ;
+}
+
 static void on_poll(uv_poll_t *poll, int status, int events)
 {
     struct channel *self = poll->data;
@@ -132,8 +138,7 @@ static void on_poll(uv_poll_t *poll, int status, int events)
         self->gone = true;
     if (events & UV_WRITABLE)
         flush(self);
-    while (!self->gone && !self->closing && read_packet(self))
-        ;
+    channel_drain(self);
     if (self->closing)
         return;
     if (self->gone) {

@@ -45,6 +45,8 @@ int channel_open(struct channel **out, uv_loop_t *loop, int fd, const struct cha
                  struct error *error);
 /* The channel frees itself when the loop has let go of it. No event comes after this. NULL is fine. */
 void channel_close(struct channel *channel);
+/* Reads what has arrived and was not read yet: the last words of a process that has just been reaped. */
+void channel_drain(struct channel *channel);
 /* Sends a copy, with duplicates of the descriptors. -ENOMEM, -EPIPE: the other end is gone. */
 int channel_send(struct channel *channel, const struct message *message, const int *descriptors, uint32_t count);
 

@@ -27,7 +27,7 @@ static int give_up_everything(struct error *error)
 }
 
 static void check_profile(struct plan *plan, const struct config *config, uint32_t profile,
-                          struct diagnostics *diagnostics)
+                          struct diagnostics *diagnostics, bool root)
 {
     const struct config_profile *own = &config->profiles[profile];
     struct error error = {0};
@@ -36,8 +36,8 @@ static void check_profile(struct plan *plan, const struct config *config, uint32
     char line[768];
 
     snprintf(plan->doing, sizeof plan->doing, "plugin %.64s of profile %.64s", own->plugin, own->name);
-    if (plugin_load(&plugin, own->plugin, (const char *const *)config->plugin_path, config->plugin_path_count, &error) <
-        0) {
+    if (plugin_load(&plugin, own->plugin, (const char *const *)config->plugin_path, config->plugin_path_count, root,
+                    &error) < 0) {
         diagnostics_add(diagnostics, SEVERITY_ERROR, own->plugin_at, "%s", error_line(&error, line, sizeof line));
     } else if (profile_values_open(&values, plugin, config, profile, diagnostics) == 0) {
         profile_values_close(values);
@@ -46,13 +46,13 @@ static void check_profile(struct plan *plan, const struct config *config, uint32
     plan->doing[0] = '\0';
 }
 
-static void check_model(struct plan *plan, const struct config *config, struct diagnostics *diagnostics)
+static void check_model(struct plan *plan, const struct config *config, struct diagnostics *diagnostics, bool root)
 {
     struct error error = {0};
     char line[768];
 
     for (uint32_t i = 0; i < config->profile_count; i++)
-        check_profile(plan, config, i, diagnostics);
+        check_profile(plan, config, i, diagnostics, root);
     config_check_machine(config, diagnostics);
     if (plan_fill(plan, config, &error) < 0)
         diagnostics_add(diagnostics, SEVERITY_ERROR, (struct position){0, 0}, "%s",
@@ -82,7 +82,7 @@ static int check_text(struct plan *plan, const char *path, const char *text, siz
     if (diagnostics_open(&diagnostics, path, text, size) < 0)
         return 1;
     if (config_read(&config, path, text, size, diagnostics) == 0) {
-        check_model(plan, config, diagnostics);
+        check_model(plan, config, diagnostics, root);
         check_user(plan, config, diagnostics, root);
     }
     diagnostics_print(diagnostics, stderr);

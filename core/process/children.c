@@ -91,6 +91,7 @@ static void on_exit_event(uv_process_t *process, int64_t status, int number)
     struct child *child = process->data;
 
     child->running = false;
+    channel_drain(child->channel); /* it may have said why */
     child_unlink(child);
     channel_close(child->channel);
     child->channel = NULL;

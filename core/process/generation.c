@@ -110,8 +110,6 @@ void generation_apply(struct master *self, const struct generation *generation)
     for (uint32_t i = 0; i < SEGMENT_SERVERS; i++)
         if (self->segment->servers[i].identity != 0 && !configured[i])
             server_set_state(self->segment, i, SERVER_DRAIN, false);
-    for (uint32_t i = 0; i < SEGMENT_PROFILES; i++) {
-        atomic_store(&self->segment->profiles[i].quarantined, 0);
+    for (uint32_t i = 0; i < SEGMENT_PROFILES; i++)
         self->segment->profiles[i].deaths = 0;
-    }
 }

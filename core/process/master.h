@@ -112,7 +112,7 @@ void generation_free(struct generation *generation, uint32_t lanes); /* NULL is 
 void generation_release(struct master *self, struct generation *generation);
 /* Slots of the segment for every name of the plan. -ENOSPC: a table is full. */
 int generation_assign(struct master *self, const struct generation *generation, struct error *error);
-void generation_apply(struct master *self, const struct generation *generation); /* server states, quarantines lifted */
+void generation_apply(struct master *self, const struct generation *generation); /* server states; deaths forgotten */
 
 /* children.c */
 int child_start(struct master *self, struct generation *generation, enum process_role role, uint32_t number,

@@ -11,6 +11,7 @@
 #include "process/master.h"
 
 #include "base/clock.h"
+#include "process/sandbox.h"
 #include "process/source.h"
 #include <errno.h>
 #include <jansson.h>
@@ -20,14 +21,16 @@
 #include <unistd.h>
 
 #define WAITERS 16u
+#define WORKER_DESCRIPTORS 64u /* besides sessions: listeners, channel, configuration, segment */
 
 struct reload {
     struct check *check;
     int source;
     uint64_t deadline_ms; /* of the preparation; 0: not preparing */
     bool handing_over;
-    char *text;           /* what the check said */
-    int waiters[WAITERS]; /* connections that want the answer */
+    char *text;                        /* what the check said */
+    uint32_t lifted[SEGMENT_PROFILES]; /* quarantines that are back if it fails */
+    int waiters[WAITERS];              /* connections that want the answer */
     uint32_t waiter_count;
     bool again; /* asked meanwhile */
     int later[WAITERS];
@@ -96,11 +99,26 @@ static void finish(struct master *self, const struct error *error)
     reload_free(reload);
 }
 
+/* A successor does not load the plugin of a quarantined profile: lifted before it starts. */
+static void lift_quarantines(struct master *self)
+{
+    for (uint32_t i = 0; i < SEGMENT_PROFILES; i++)
+        self->reload->lifted[i] = atomic_exchange(&self->segment->profiles[i].quarantined, 0);
+}
+
+static void restore_quarantines(struct master *self)
+{
+    for (uint32_t i = 0; self->segment != NULL && i < SEGMENT_PROFILES; i++)
+        if (self->reload->lifted[i] != 0)
+            atomic_store(&self->segment->profiles[i].quarantined, 1);
+}
+
 static void fail(struct master *self, struct error *error)
 {
     struct generation *next = self->next;
 
     self->next = NULL;
+    restore_quarantines(self);
     for (struct child *child = self->children; child != NULL; child = child->next)
         if (child->generation == next && next != NULL) {
             child->state = CHILD_LEAVING;
@@ -149,6 +167,21 @@ static uint32_t lanes_for(uint32_t workers)
     return lanes;
 }
 
+/* A session needs a descriptor of its worker. Processes inherit the master's limit. */
+static void note_descriptors(struct master *self, const struct plan *plan)
+{
+    uint64_t limit = sandbox_descriptors(), lanes = self->segment->lane_count;
+    uint64_t share = self->segment->rows_per_lane * ((lanes + plan->workers - 1) / plan->workers);
+
+    if (share + WORKER_DESCRIPTORS > limit)
+        log_write(
+            &self->log, LOG_WARNING,
+            "sessions.capacity lets a worker hold %llu sessions, but the limit of descriptors is %llu: about %llu "
+            "fit; raise LimitNOFILE (ulimit -n)",
+            (unsigned long long)share, (unsigned long long)limit,
+            (unsigned long long)(limit > WORKER_DESCRIPTORS ? limit - WORKER_DESCRIPTORS : 0));
+}
+
 /* The first start: what the daemon as a whole needs before it has a generation. */
 static int found(struct master *self, const struct plan *plan, struct error *error)
 {
@@ -167,6 +200,7 @@ static int found(struct master *self, const struct plan *plan, struct error *err
     atomic_store(&self->segment->processes[0].pid, getpid());
     for (uint32_t i = 0; i < self->segment->lane_count; i++)
         atomic_store(&self->segment->lanes[i].holder, SEGMENT_NO_INDEX);
+    note_descriptors(self, plan);
     return 0;
 }
 
@@ -199,8 +233,10 @@ static int prepare(struct master *self, const struct plan *plan, struct error *e
     status = generation_assign(self, self->next, error);
     if (status == 0)
         status = listeners_open(self->next, self->running, self->segment->lane_count, error);
-    if (status == 0)
-        status = start_successors(self, error);
+    if (status < 0)
+        return status;
+    lift_quarantines(self);
+    status = start_successors(self, error);
     reload->deadline_ms = clock_now_ms() + PREPARE_LIMIT_MS;
     return status;
 }

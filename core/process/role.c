@@ -72,6 +72,7 @@ int role_open(struct role *role, char **argv, const char *name, const struct cha
     memset(role, 0, sizeof *role);
     role->slot = (uint32_t)strtoul(argv[2], NULL, 10);
     role->number = (uint32_t)strtoul(argv[3], NULL, 10);
+    role->root = geteuid() == 0;
     log_init(&role->log, name);
     sandbox_signals();
     uv_loop_init(&role->loop);

@@ -11,6 +11,7 @@
 
 struct role {
     uint32_t slot, number;
+    bool root; /* started as root, whoever we are by now */
     struct log log;
     uv_loop_t loop;
     uv_prepare_t turn; /* writes the loop's time into the slot */

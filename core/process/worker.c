@@ -12,7 +12,6 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 struct worker {
@@ -95,27 +94,11 @@ static void on_second(struct role *role)
     decider_tick(self->decider, clock_now_ms());
 }
 
-/* A worker's share of sessions.capacity needs a descriptor each: said once, by the first. */
-static void note_descriptors(struct worker *self)
-{
-    struct role *role = &self->role;
-    uint32_t workers = role->config->workers, lanes = role->segment->lane_count;
-    uint64_t share = (uint64_t)role->segment->rows_per_lane * ((lanes + workers - 1) / workers);
-    struct rlimit limit;
-
-    if (role->number != 0 || getrlimit(RLIMIT_NOFILE, &limit) < 0 || share + 64 <= limit.rlim_cur)
-        return;
-    log_write(&role->log, LOG_WARNING,
-              "sessions.capacity lets a worker hold %llu sessions, but the limit of descriptors is %llu: %llu fit; "
-              "raise LimitNOFILE (ulimit -n)",
-              (unsigned long long)share, (unsigned long long)limit.rlim_cur, (unsigned long long)(limit.rlim_cur - 64));
-}
-
 static int open_relay(struct worker *self, struct error *error)
 {
     struct role *role = &self->role;
-    int status =
-        decider_open(&self->decider, role->config, role->topology, role->segment, role->slot, &role->log, error);
+    int status = decider_open(&self->decider, role->config, role->topology, role->segment, role->slot, role->root,
+                              &role->log, error);
 
     if (status < 0)
         return status;
@@ -138,7 +121,6 @@ int worker_main(char **argv)
         self.status = 1;
     } else {
         self.role.on_second = on_second;
-        note_descriptors(&self);
         role_run(&self.role);
     }
     decider_close(self.decider);

@@ -6,6 +6,7 @@
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 static void open_workers(struct deciding *self)
 {
@@ -14,7 +15,7 @@ static void open_workers(struct deciding *self)
     for (int i = 0; i < 2; i++) {
         cr_assert_eq(topology_open(&self->topologies[i], self->world.config, self->world.segment, &error), 0);
         cr_assert_eq(decider_open(&self->deciders[i], self->world.config, self->topologies[i], self->world.segment,
-                                  self->slots[i], &self->world.log, &error),
+                                  self->slots[i], geteuid() == 0, &self->world.log, &error),
                      0, "%s", error.what);
     }
 }

@@ -199,7 +199,7 @@ Test(decide, a_quarantined_plugin_is_not_even_loaded)
     profile->plugin = strdup("/nowhere/vanished.so");
     quarantine(true);
     cr_assert_eq(decider_open(&deciding.deciders[0], deciding.world.config, deciding.topologies[0],
-                              deciding.world.segment, deciding.slots[0], &deciding.world.log, &error),
+                              deciding.world.segment, deciding.slots[0], geteuid() == 0, &deciding.world.log, &error),
                  0);
     cr_assert_eq(ask_new(&deciding, "ike", 1).reason, DECISION_REFUSED_PLUGIN);
     cr_assert_eq(ask(&deciding, 0, "ike", 1, 1, LATER).server, 1);
@@ -265,7 +265,7 @@ Test(decide, a_create_that_fails_says_where_and_why)
     free(deciding.world.config->profiles[0].options[0].text);
     deciding.world.config->profiles[0].options[0].text = strdup("no");
     cr_assert_lt(decider_open(&decider, deciding.world.config, deciding.topologies[0], deciding.world.segment,
-                              deciding.slots[0], &deciding.world.log, &error),
+                              deciding.slots[0], geteuid() == 0, &deciding.world.log, &error),
                  0);
     cr_assert_null(decider);
     cr_assert_not_null(strstr(error.what, "profile home: test.yaml:9:"), "%s", error.what);
@@ -309,7 +309,8 @@ Test(decide, a_key_is_explained_without_a_segment)
     uint8_t key[HP_KEY_MAX];
 
     deciding_open(&deciding, "scripted", "");
-    cr_assert_eq(decider_open(&decider, deciding.world.config, NULL, NULL, 0, NULL, &error), 0, "%s", error.what);
+    cr_assert_eq(decider_open(&decider, deciding.world.config, NULL, NULL, 0, geteuid() == 0, NULL, &error), 0, "%s",
+                 error.what);
     cr_assert_eq(decider_explain(decider, 0, &client, &client, key), 4);
     cr_assert_arr_eq(key, client.address, 4);
     cr_assert_eq(decider_explain(decider, 2, &client, &client, key), HP_NOTHING, "no persistence, no key");

@@ -12,7 +12,7 @@ static const char *const modules[] = {MODULES};
 
 static int load(struct plugin **plugin, const char *name, struct error *error)
 {
-    return plugin_load(plugin, name, modules, 1, error);
+    return plugin_load(plugin, name, modules, 1, geteuid() == 0, error);
 }
 
 struct refusal {
@@ -198,12 +198,12 @@ Test(load, folders_are_searched_in_order_by_folder_then_by_file)
     snprintf(from, sizeof from, "%s/variant.so", MODULES);
     snprintf(to, sizeof to, "%s/variant.so", inner);
     cr_assert_eq(symlink(from, to), 0);
-    cr_assert_eq(plugin_load(&plugin, "variant", path, 3, &error), 0, "%s", error.what);
+    cr_assert_eq(plugin_load(&plugin, "variant", path, 3, geteuid() == 0, &error), 0, "%s", error.what);
     cr_assert_str_eq(plugin->path, to);
     plugin_free(plugin);
     unlink(to);
     rmdir(inner);
-    cr_assert_eq(plugin_load(&plugin, "variant", path, 3, &error), 0, "%s", error.what);
+    cr_assert_eq(plugin_load(&plugin, "variant", path, 3, geteuid() == 0, &error), 0, "%s", error.what);
     cr_assert_str_eq(plugin->path, from);
     plugin_free(plugin);
     remove_folder(NULL);
@@ -216,10 +216,10 @@ Test(load, root_does_not_listen_to_its_environment)
 
     setenv("HOMEPORT_PLUGIN_PATH", "/nowhere:" MODULES, 1);
     if (geteuid() == 0) {
-        cr_assert_lt(plugin_load(&plugin, "variant", NULL, 0, &error), 0);
+        cr_assert_lt(plugin_load(&plugin, "variant", NULL, 0, geteuid() == 0, &error), 0);
         cr_assert_not_null(strstr(error.what, "an empty plugin_path"), "%s", error.what);
     } else {
-        cr_assert_eq(plugin_load(&plugin, "variant", NULL, 0, &error), 0, "%s", error.what);
+        cr_assert_eq(plugin_load(&plugin, "variant", NULL, 0, geteuid() == 0, &error), 0, "%s", error.what);
         plugin_free(plugin);
     }
 }

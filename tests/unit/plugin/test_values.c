@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* A table of every kind, without a file behind it. */
 enum { BOOLEAN, NUMBER, TIMEOUT, CHOICE, TEXT, MASK, MASK6, FOLLOW, NEEDED, OPEN, OPTIONS };
@@ -272,7 +273,7 @@ static const char *check_flags(const char *flags)
     struct error error = {0};
     char options[64];
 
-    cr_assert_eq(plugin_load(&scripted, "scripted", modules, 1, &error), 0, "%s", error.what);
+    cr_assert_eq(plugin_load(&scripted, "scripted", modules, 1, geteuid() == 0, &error), 0, "%s", error.what);
     plugin = *scripted;
     plugin_free(scripted);
     snprintf(options, sizeof options, ", options: { flags: %s }", flags);
