@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Happy path: channel_send writes at once; poll says readable, a packet is read, its descriptors go to the callee.
  * Fails: the other end is slow    -> packets wait in the queue, in order, until poll says writable
- *        the other end is gone    -> closed() once, later sends answer -EPIPE
+ *        the other end is gone    -> what it said before is read, closed() once, later sends answer -EPIPE
  *        a packet of another size -> it is dropped and its descriptors are closed: nothing is guessed */
 #include "process/channel.h"
 
@@ -109,6 +109,8 @@ static bool read_packet(struct channel *self)
 
     if (size < 0 && (errno == EAGAIN || errno == EINTR))
         return false;
+    if (size < 0 && errno == ECONNRESET)
+        return true; /* it died with our messages unread; said once, and its own last ones are behind it */
     if (size <= 0) {
         self->gone = true;
         return false;
@@ -134,14 +136,13 @@ static void on_poll(uv_poll_t *poll, int status, int events)
 {
     struct channel *self = poll->data;
 
-    if (status < 0)
-        self->gone = true;
     if (events & UV_WRITABLE)
         flush(self);
     channel_drain(self);
     if (self->closing)
         return;
-    if (self->gone) {
+    if (self->gone || status < 0) {
+        self->gone = true;
         uv_poll_stop(&self->poll);
         flush(self);
         self->events.closed(self->events.arg);

@@ -138,3 +138,19 @@ Test(channel, can_be_closed_inside_its_own_event, .timeout = 20)
     close(f.raw[1]);
     close_fixture(&f);
 }
+
+/* Dead with messages of ours unread: the kernel reports a reset before it hands out what the dead one had said. */
+Test(channel, last_words_of_one_that_died_without_reading_are_heard, .timeout = 20)
+{
+    struct fixture f;
+    struct message message = {.kind = MESSAGE_STOP};
+
+    open_fixture(&f);
+    cr_assert_eq(channel_send(f.a.channel, &message, NULL, 0), 0);
+    message.kind = MESSAGE_FAILED;
+    cr_assert_gt(send(f.raw[1], &message, sizeof message, 0), 0);
+    close(f.raw[1]);
+    run_until(&f, &f.a.closed, 1);
+    cr_assert_eq(f.a.messages, 1);
+    close_fixture(&f);
+}

@@ -1,0 +1,340 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A lane changes hands. Giver: stops reading the lane, sends each session's socket with its row's number, then DONE,
+ * closes its own copies and never touches the lane again. Taker: keeps what comes until DONE, then holds the lane; what
+ * the sockets have heard meanwhile lies in their queues.
+ * Fails: the taker is gone     -> the giver forgets the lane all the same: its sessions stand in the rows
+ *        the giver is gone     -> end of file does for DONE; sockets that did not come are opened again
+ *        a message is nonsense -> its sockets are closed, the rest counts
+ *        the taker runs out of descriptors -> the kernel cuts the message; those sockets are opened when needed
+ *        the queue is full     -> the loop waits for room; too many descriptors in flight: a look each millisecond */
+#include "relay/private.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define HANDOVER_MAGIC 0x656e616cu /* "lane" */
+#define HANDOVER_ROWS 250u         /* the kernel takes 253 descriptors a message */
+#define HANDOVER_RETRY_MS 1u
+
+enum handover_kind { HANDOVER_SOCKETS, HANDOVER_DONE };
+struct handover_message {
+    uint32_t magic, kind, count, lane;
+    uint32_t rows[HANDOVER_ROWS];
+};
+#define HANDOVER_HEAD offsetof(struct handover_message, rows)
+
+union handover_control {
+    struct cmsghdr align;
+    uint8_t space[CMSG_SPACE(HANDOVER_ROWS * sizeof(int))];
+};
+
+struct transfer {
+    struct relay *relay;
+    struct lane *lane;
+    struct transfer *next;
+    uv_poll_t poll;
+    uv_timer_t retry;
+    uint32_t open; /* handles */
+    uint32_t row;  /* giver: the first that has not been sent */
+    int fd;
+    void (*done)(void *arg, uint32_t lane);
+    void *arg;
+};
+
+static void on_closed(uv_handle_t *handle)
+{
+    struct transfer *transfer = handle->data;
+    struct relay *relay = transfer->relay;
+
+    if (--transfer->open == 0)
+        free(transfer);
+    relay_let_go(relay);
+}
+
+static void transfer_close(struct transfer *transfer)
+{
+    struct transfer **link = &transfer->relay->transfers;
+
+    while (*link != transfer)
+        link = &(*link)->next;
+    *link = transfer->next;
+    uv_close((uv_handle_t *)&transfer->poll, on_closed);
+    uv_close((uv_handle_t *)&transfer->retry, on_closed);
+    close(transfer->fd);
+}
+
+void transfer_abort_all(struct relay *relay)
+{
+    while (relay->transfers != NULL)
+        transfer_close(relay->transfers);
+}
+
+/* Takes the descriptor over, on failure as well. */
+static int transfer_open(struct transfer **out, struct lane *lane, int fd, struct error *error)
+{
+    struct relay *relay = lane->relay;
+    struct transfer *transfer = calloc(1, sizeof *transfer);
+    int status = -ENOMEM;
+
+    if (transfer != NULL)
+        status = uv_poll_init(relay->loop, &transfer->poll, fd);
+    if (status < 0) {
+        free(transfer);
+        close(fd);
+        return error_set(error, status, "lane %u cannot change hands: %s", lane->number, strerror(-status));
+    }
+    uv_timer_init(relay->loop, &transfer->retry);
+    transfer->poll.data = transfer->retry.data = transfer;
+    transfer->relay = relay;
+    transfer->lane = lane;
+    transfer->fd = fd;
+    transfer->open = 2;
+    relay->handles += 2;
+    transfer->next = relay->transfers;
+    relay->transfers = transfer;
+    *out = transfer;
+    return 0;
+}
+
+/* The callback comes last: it may close the relay. */
+static void transfer_done(struct transfer *transfer)
+{
+    struct relay *relay = transfer->relay;
+    void (*done)(void *arg, uint32_t lane) = transfer->done;
+    void *arg = transfer->arg;
+    uint32_t number = transfer->lane->number;
+
+    transfer_close(transfer);
+    relay_rest(relay);
+    done(arg, number);
+}
+
+/* ---- giver ---- */
+
+/* Fills the message from the first row that has not been sent; returns the row to go on with. */
+static uint32_t message_fill(const struct transfer *transfer, struct handover_message *message, int *descriptors)
+{
+    const struct lane *lane = transfer->lane;
+    uint32_t row = transfer->row;
+
+    *message = (struct handover_message){.magic = HANDOVER_MAGIC, .kind = HANDOVER_SOCKETS, .lane = lane->number};
+    for (; row < lane->row_count && message->count < HANDOVER_ROWS; row++) {
+        if (lane->paths[row] == NULL || lane->paths[row]->watched.fd < 0)
+            continue;
+        message->rows[message->count] = row;
+        descriptors[message->count++] = lane->paths[row]->watched.fd;
+    }
+    if (message->count == 0)
+        message->kind = HANDOVER_DONE;
+    return row;
+}
+
+static int message_send(int fd, const struct handover_message *message, const int *descriptors)
+{
+    union handover_control control = {0};
+    size_t size = message->count * sizeof *descriptors;
+    struct iovec iov = {.iov_base = (void *)(uintptr_t)message,
+                        .iov_len = HANDOVER_HEAD + message->count * sizeof message->rows[0]};
+    struct msghdr header = {.msg_iov = &iov, .msg_iovlen = 1};
+
+    if (message->count > 0) {
+        header.msg_control = &control;
+        header.msg_controllen = CMSG_SPACE(size);
+        struct cmsghdr *rights = CMSG_FIRSTHDR(&header);
+        rights->cmsg_level = SOL_SOCKET;
+        rights->cmsg_type = SCM_RIGHTS;
+        rights->cmsg_len = CMSG_LEN(size);
+        memcpy(CMSG_DATA(rights), descriptors, size);
+    }
+    while (sendmsg(fd, &header, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
+        if (errno != EINTR)
+            return -errno;
+    }
+    return 0;
+}
+
+static void on_retry(uv_timer_t *timer);
+
+static void give_some(struct transfer *transfer)
+{
+    struct handover_message message;
+    int descriptors[HANDOVER_ROWS];
+    int status;
+
+    do {
+        uint32_t next = message_fill(transfer, &message, descriptors);
+        status = message_send(transfer->fd, &message, descriptors);
+        if (status == 0)
+            transfer->row = next;
+    } while (status == 0 && message.kind != HANDOVER_DONE);
+    if (status == -EAGAIN || status == -ENOBUFS)
+        return; /* the loop says when there is room */
+    if (status == -ETOOMANYREFS) {
+        uv_poll_stop(&transfer->poll);
+        uv_timer_start(&transfer->retry, on_retry, HANDOVER_RETRY_MS, 0);
+        return;
+    }
+    lane_forget(transfer->lane); /* the taker has it, or is gone and the rows have it */
+    transfer_done(transfer);
+}
+
+static void on_room(uv_poll_t *poll, int status, int events)
+{
+    (void)status;
+    (void)events;
+    give_some(poll->data);
+}
+
+static void on_retry(uv_timer_t *timer)
+{
+    struct transfer *transfer = timer->data;
+
+    uv_poll_start(&transfer->poll, UV_WRITABLE, on_room);
+}
+
+static void lane_quiet(struct lane *lane)
+{
+    for (struct listener *listener = lane->listeners; listener != NULL; listener = listener->next)
+        relay_unwatch(lane->relay, &listener->watched);
+    for (uint32_t i = 0; i < lane->row_count; i++)
+        if (lane->paths[i] != NULL)
+            relay_unwatch(lane->relay, &lane->paths[i]->watched);
+    lane->state = LANE_GIVING;
+}
+
+int relay_give(struct relay *relay, uint32_t number, int peer, void (*given)(void *arg, uint32_t lane), void *arg,
+               struct error *error)
+{
+    struct lane *lane = relay->lanes;
+    struct transfer *transfer;
+    int status;
+
+    while (lane != NULL && lane->number != number)
+        lane = lane->next;
+    if (lane == NULL || lane->state != LANE_HELD) {
+        close(peer);
+        return error_set(error, -EINVAL, "lane %u is not held here, so it cannot be given", number);
+    }
+    status = transfer_open(&transfer, lane, peer, error);
+    if (status < 0)
+        return status;
+    transfer->done = given;
+    transfer->arg = arg;
+    lane_quiet(lane);
+    uv_poll_start(&transfer->poll, UV_WRITABLE, on_room);
+    return 0;
+}
+
+/* ---- taker ---- */
+
+static void descriptors_keep(struct lane *lane, const struct handover_message *message, const int *descriptors,
+                             uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t row = message != NULL && i < message->count ? message->rows[i] : UINT32_MAX;
+        if (row >= lane->row_count || lane->incoming[row] >= 0)
+            close(descriptors[i]);
+        else
+            lane->incoming[row] = descriptors[i];
+    }
+}
+
+static uint32_t descriptors_read(struct msghdr *header, int *descriptors)
+{
+    uint32_t count = 0;
+
+    for (struct cmsghdr *rights = CMSG_FIRSTHDR(header); rights != NULL; rights = CMSG_NXTHDR(header, rights)) {
+        if (rights->cmsg_level != SOL_SOCKET || rights->cmsg_type != SCM_RIGHTS)
+            continue;
+        count = (uint32_t)((rights->cmsg_len - CMSG_LEN(0)) / sizeof *descriptors);
+        memcpy(descriptors, CMSG_DATA(rights), count * sizeof *descriptors);
+    }
+    return count;
+}
+
+static bool message_valid(const struct handover_message *message, size_t size, uint32_t lane)
+{
+    return size >= HANDOVER_HEAD && message->magic == HANDOVER_MAGIC && message->lane == lane &&
+           message->count <= HANDOVER_ROWS && message->kind <= HANDOVER_DONE &&
+           size == HANDOVER_HEAD + message->count * sizeof message->rows[0];
+}
+
+/* One message. 1: there may be more; 0: DONE or the end; -EAGAIN. */
+static int take_one(struct transfer *transfer)
+{
+    struct handover_message message;
+    union handover_control control;
+    int descriptors[HANDOVER_ROWS];
+    struct iovec iov = {.iov_base = &message, .iov_len = sizeof message};
+    struct msghdr header = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    ssize_t size = recvmsg(transfer->fd, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+
+    if (size < 0 && errno == EINTR)
+        return 1;
+    if (size < 0)
+        return errno == EAGAIN ? -EAGAIN : 0;
+    if (size == 0)
+        return 0;
+    bool valid = message_valid(&message, (size_t)size, transfer->lane->number);
+    descriptors_keep(transfer->lane, valid ? &message : NULL, descriptors, descriptors_read(&header, descriptors));
+    return valid && message.kind == HANDOVER_DONE ? 0 : 1;
+}
+
+static void on_message(uv_poll_t *poll, int status, int events)
+{
+    struct transfer *transfer = poll->data;
+    struct lane *lane = transfer->lane;
+    int more = 1;
+
+    (void)events;
+    relay_wake(transfer->relay);
+    while (more > 0)
+        more = take_one(transfer);
+    if (more < 0 && status >= 0) /* below 0: the connection was reset, and the loop looks no more */
+        return;
+    for (struct listener *listener = lane->listeners; listener != NULL; listener = listener->next)
+        listener->drops = listener_drops(listener->watched.fd); /* the last holder has counted the others */
+    lane_hold(lane);
+    transfer_done(transfer);
+}
+
+static int take_from_nobody(struct lane *lane, void (*taken)(void *arg, uint32_t lane), void *arg)
+{
+    relay_wake(lane->relay);
+    lane_hold(lane);
+    relay_rest(lane->relay);
+    taken(arg, lane->number);
+    return 0;
+}
+
+int relay_take(struct relay *relay, uint32_t number, int peer, void (*taken)(void *arg, uint32_t lane), void *arg,
+               struct error *error)
+{
+    struct lane *lane = number < relay->segment->lane_count ? lane_find(relay, number) : NULL;
+    struct transfer *transfer;
+    int status = 0;
+
+    if (lane == NULL || lane->state != LANE_IDLE)
+        status = error_set(error, -EINVAL, "lane %u cannot be taken: %s", number,
+                           lane == NULL ? "there is no such lane, or no memory for it" : "it is here already");
+    if (status == 0)
+        status = lane_prepare(lane, error);
+    if (status < 0) {
+        if (peer >= 0)
+            close(peer);
+        return status;
+    }
+    if (peer < 0)
+        return take_from_nobody(lane, taken, arg);
+    status = transfer_open(&transfer, lane, peer, error);
+    if (status < 0)
+        return status;
+    transfer->done = taken;
+    transfer->arg = arg;
+    lane->state = LANE_TAKING;
+    uv_poll_start(&transfer->poll, UV_READABLE | UV_DISCONNECT, on_message);
+    return 0;
+}

@@ -1,0 +1,292 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A lane in this process: what makes holding it possible, and how it is made again from the rows.
+ *
+ * Happy path: listeners are added, memory is prepared, the lane is held: epoch raised, each live row gets a path, the
+ * sockets that came from the last holder are used on, the others are opened with their client's next datagram or some a
+ * loop turn.
+ * Fails: a row's service or address is configured no more -> the session ends
+ *        two live rows of one flow                       -> the later one ends
+ *        a socket that is not what its row says          -> closed, opened again
+ *        no descriptor left while opening again          -> the rest waits for their clients */
+#include "base/endpoint.h"
+#include "relay/private.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct lane *lane_find(struct relay *relay, uint32_t number)
+{
+    struct lane *lane = relay->lanes;
+
+    while (lane != NULL && lane->number != number)
+        lane = lane->next;
+    if (lane != NULL)
+        return lane;
+    lane = calloc(1, sizeof *lane);
+    if (lane == NULL)
+        return NULL;
+    *lane = (struct lane){.relay = relay,
+                          .number = number,
+                          .rows = session_partition(relay->segment, number),
+                          .row_count = relay->segment->rows_per_lane,
+                          .next = relay->lanes};
+    relay->lanes = lane;
+    return lane;
+}
+
+static void index_key_of(const void *arg, uint32_t position, struct flow_key *key)
+{
+    const struct lane *lane = arg;
+    const struct session_row *row = &lane->rows[position];
+
+    *key = (struct flow_key){.service = row->service, .client = row->client};
+    memcpy(key->local, row->local, sizeof key->local);
+}
+
+/* Sockets that came for rows that nobody wants. */
+static void incoming_close(struct lane *lane)
+{
+    for (uint32_t i = 0; lane->incoming != NULL && i < lane->row_count; i++)
+        if (lane->incoming[i] >= 0)
+            close(lane->incoming[i]);
+    free(lane->incoming);
+    lane->incoming = NULL;
+}
+
+static void lane_release(struct lane *lane)
+{
+    incoming_close(lane);
+    free(lane->reopen);
+    free(lane->free_rows);
+    free(lane->paths);
+    flow_index_close(&lane->index);
+    cell_free_all(lane);
+    lane->reopen = NULL;
+    lane->free_rows = NULL;
+    lane->paths = NULL;
+}
+
+int lane_prepare(struct lane *lane, struct error *error)
+{
+    size_t rows = lane->row_count + 1u; /* never an empty allocation */
+
+    lane->paths = calloc(rows, sizeof(struct path *));
+    lane->free_rows = calloc(rows, sizeof *lane->free_rows);
+    lane->incoming = malloc(rows * sizeof *lane->incoming);
+    if (lane->paths == NULL || lane->free_rows == NULL || lane->incoming == NULL ||
+        flow_index_open(&lane->index, lane->row_count, lane->relay->secret) < 0) {
+        free(lane->incoming);
+        lane->incoming = NULL;
+        lane_release(lane);
+        return error_set(error, -ENOMEM, "no memory for lane %u", lane->number);
+    }
+    for (uint32_t i = 0; i < lane->row_count; i++)
+        lane->incoming[i] = -1;
+    lane->index.key_of = index_key_of;
+    lane->index.arg = lane;
+    return 0;
+}
+
+struct listener *lane_listener(const struct lane *lane, const struct session_row *row)
+{
+    struct listener *wildcard = NULL;
+
+    for (struct listener *listener = lane->listeners; listener != NULL; listener = listener->next) {
+        if (listener->service->topology->identity != row->service || listener->address.family != row->client.family)
+            continue;
+        if (listener->wildcard)
+            wildcard = listener;
+        else if (memcmp(listener->address.address, row->local, sizeof row->local) == 0)
+            return listener;
+    }
+    return wildcard;
+}
+
+struct row_use {
+    uint64_t last_ms;
+    uint32_t row;
+};
+
+static int row_use_compare(const void *left, const void *right)
+{
+    const struct row_use *a = left, *b = right;
+
+    if (a->last_ms != b->last_ms)
+        return a->last_ms < b->last_ms ? -1 : 1;
+    return a->row < b->row ? -1 : 1;
+}
+
+/* The rows that are free (or that lack a socket) in the order of their last use; NULL: none, or no memory. */
+static struct row_use *rows_sorted(const struct lane *lane, bool live, uint32_t *count)
+{
+    struct row_use *uses = malloc((lane->row_count + 1u) * sizeof *uses);
+
+    *count = 0;
+    if (uses == NULL)
+        return NULL;
+    for (uint32_t i = 0; i < lane->row_count; i++) {
+        const struct path *path = lane->paths[i];
+        if (live ? path != NULL && path->watched.fd < 0 : path == NULL)
+            uses[(*count)++] = (struct row_use){.last_ms = row_last_ms(&lane->rows[i]), .row = i};
+    }
+    qsort(uses, *count, sizeof *uses, row_use_compare);
+    return uses;
+}
+
+static void list_free_rows(struct lane *lane)
+{
+    uint32_t count;
+    struct row_use *uses = rows_sorted(lane, false, &count);
+
+    lane->free_first = lane->free_count = 0;
+    if (uses != NULL) {
+        for (; lane->free_count < count; lane->free_count++)
+            lane->free_rows[lane->free_count] = uses[lane->free_count].row;
+    } else { /* no memory to sort them: in any order */
+        for (uint32_t i = 0; i < lane->row_count; i++)
+            if (lane->paths[i] == NULL)
+                lane->free_rows[lane->free_count++] = i;
+    }
+    free(uses);
+}
+
+static void list_closed_rows(struct lane *lane)
+{
+    uint32_t count;
+    struct row_use *uses = rows_sorted(lane, true, &count);
+
+    lane->reopen_next = lane->reopen_count = 0;
+    lane->reopen = count > 0 ? malloc(count * sizeof *lane->reopen) : NULL;
+    if (lane->reopen != NULL) {
+        for (; lane->reopen_count < count; lane->reopen_count++) /* most recently used first */
+            lane->reopen[lane->reopen_count] = uses[count - 1 - lane->reopen_count].row;
+    }
+    free(uses);
+}
+
+/* The flow of a row that cannot be relayed here begins anew with its client's next datagram. */
+static void row_refuse(struct lane *lane, struct session_row *row, const char *reason)
+{
+    session_end(row);
+    if (lane->relay->config->log_sessions) {
+        struct path unused = {.lane = lane, .row = row};
+        report_session(lane->relay, "session ended", &unused, reason, true);
+    }
+}
+
+static void row_adopt(struct lane *lane, uint32_t position)
+{
+    struct session_row *row = &lane->rows[position];
+    struct listener *listener = lane_listener(lane, row);
+    struct flow_key key;
+    int fd = lane->incoming[position];
+
+    lane->incoming[position] = -1;
+    index_key_of(lane, position, &key);
+    if (listener == NULL || row->server >= SEGMENT_SERVERS ||
+        lane->relay->segment->servers[row->server].identity == 0) {
+        row_refuse(lane, row, "service removed");
+    } else if (flow_index_find(&lane->index, &key) != FLOW_NONE) {
+        row_refuse(lane, row, "second row of one flow");
+    } else if (path_adopt(lane, row, listener, fd) == NULL) {
+        row_refuse(lane, row, "no memory");
+    } else {
+        relay_count(lane->relay, COUNTER_sessions_adopted, 1);
+        return;
+    }
+    if (fd >= 0)
+        close(fd);
+}
+
+static int listeners_watch(struct lane *lane)
+{
+    int status = 0;
+
+    for (struct listener *listener = lane->listeners; listener != NULL && status == 0; listener = listener->next)
+        status = relay_watch(lane->relay, &listener->watched);
+    return status;
+}
+
+void lane_hold(struct lane *lane)
+{
+    struct relay *relay = lane->relay;
+    struct lane_slot *slot = &relay->segment->lanes[lane->number];
+
+    atomic_fetch_add_explicit(&slot->epoch, 1, memory_order_acq_rel);
+    atomic_store_explicit(&slot->holder, relay->self, memory_order_release);
+    for (uint32_t i = 0; i < lane->row_count; i++)
+        if (session_is_live(&lane->rows[i]))
+            row_adopt(lane, i);
+    incoming_close(lane);
+    list_free_rows(lane);
+    list_closed_rows(lane);
+    lane->state = LANE_HELD;
+    if (listeners_watch(lane) < 0)
+        log_write(relay->log, LOG_ERROR, "lane %u: a listener cannot be watched: %s", lane->number, strerror(errno));
+    if (lane->reopen_count > 0)
+        relay_start_reopening(relay);
+}
+
+bool lane_reopen(struct lane *lane, uint32_t limit)
+{
+    for (; lane->reopen_next < lane->reopen_count && limit > 0; limit--) {
+        struct path *path = lane->paths[lane->reopen[lane->reopen_next++]];
+        if (path == NULL || path->watched.fd >= 0)
+            continue;
+        int status = path_open(path);
+        if (status == -EMFILE || status == -ENFILE) {
+            log_write(lane->relay->log, LOG_WARNING,
+                      "lane %u: no descriptor left for %u sessions; they wait for their clients; raise LimitNOFILE",
+                      lane->number, lane->reopen_count - lane->reopen_next + 1);
+            lane->reopen_next = lane->reopen_count;
+        }
+    }
+    if (lane->reopen_next < lane->reopen_count)
+        return true;
+    free(lane->reopen);
+    lane->reopen = NULL;
+    lane->reopen_next = lane->reopen_count = 0;
+    return false;
+}
+
+struct session_row *lane_take_row(struct lane *lane)
+{
+    uint32_t position;
+
+    if (lane->free_count == 0)
+        return NULL;
+    position = lane->free_rows[lane->free_first];
+    lane->free_first = (lane->free_first + 1) % lane->row_count;
+    lane->free_count--;
+    return &lane->rows[position];
+}
+
+void lane_give_row(struct lane *lane, struct session_row *row)
+{
+    lane->free_rows[(lane->free_first + lane->free_count) % lane->row_count] = (uint32_t)(row - lane->rows);
+    lane->free_count++;
+}
+
+void lane_forget(struct lane *lane)
+{
+    for (uint32_t i = 0; lane->paths != NULL && i < lane->row_count; i++)
+        if (lane->paths[i] != NULL)
+            path_forget(lane->paths[i]);
+    while (lane->listeners != NULL) {
+        struct listener *listener = lane->listeners;
+        lane->listeners = listener->next;
+        relay_unwatch(lane->relay, &listener->watched);
+        close(listener->watched.fd);
+        free(listener);
+    }
+    lane_release(lane);
+    lane->state = LANE_IDLE;
+}
+
+void lane_free(struct lane *lane)
+{
+    lane_forget(lane);
+    free(lane);
+}

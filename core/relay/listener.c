@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The socket of one listener and lane. The order in which a listener's sockets are bound is the order of its lanes, and
+ * the kernel's choice among them depends on nothing else. */
+#include "base/endpoint.h"
+#include "relay/private.h"
+
+#include <errno.h>
+#include <linux/sock_diag.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <unistd.h>
+
+#define LISTENER_BUFFER (4 << 20) /* the default of 208 KiB holds no more than 256 small datagrams */
+
+static void buffer_set(int fd, int forced, int asked)
+{
+    int size = LISTENER_BUFFER;
+
+    if (setsockopt(fd, SOL_SOCKET, forced, &size, sizeof size) < 0)
+        (void)setsockopt(fd, SOL_SOCKET, asked, &size, sizeof size); /* as far as rmem_max or wmem_max let us */
+}
+
+static int option_on(int fd, int level, int option)
+{
+    int on = 1;
+
+    return setsockopt(fd, level, option, &on, sizeof on);
+}
+
+static int options_set(int fd, const struct hp_endpoint *address)
+{
+    int discover = IP_PMTUDISC_DONT, discover6 = IPV6_PMTUDISC_DONT;
+
+    buffer_set(fd, SO_RCVBUFFORCE, SO_RCVBUF);
+    buffer_set(fd, SO_SNDBUFFORCE, SO_SNDBUF); /* all replies of the lane leave here */
+    if (option_on(fd, SOL_SOCKET, SO_REUSEPORT) < 0 || option_on(fd, SOL_SOCKET, SO_RXQ_OVFL) < 0 ||
+        option_on(fd, IPPROTO_IP, IP_FREEBIND) < 0)
+        return -errno;
+    if (address->family == 4) {
+        (void)setsockopt(fd, IPPROTO_IP, IP_MTU_DISCOVER, &discover, sizeof discover);
+        return endpoint_is_any(address) && option_on(fd, IPPROTO_IP, IP_PKTINFO) < 0 ? -errno : 0;
+    }
+    (void)setsockopt(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, &discover6, sizeof discover6);
+    if (option_on(fd, IPPROTO_IPV6, IPV6_V6ONLY) < 0)
+        return -errno;
+    return endpoint_is_any(address) && option_on(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO) < 0 ? -errno : 0;
+}
+
+static int bind_failed(int code, const struct hp_endpoint *address, struct error *error)
+{
+    char text[ENDPOINT_TEXT];
+
+    error_set(error, code, "cannot bind %s: %s", endpoint_format(address, text), strerror(-code));
+    if (code == -EADDRINUSE)
+        return error_next(error, "see who has it: ss -lunp 'sport = :%u'; or change `listen` of this service",
+                          address->port);
+    if (code == -EACCES)
+        return error_next(error, "ports below 1024 need root or CAP_NET_BIND_SERVICE, or a lower "
+                                 "sysctl net.ipv4.ip_unprivileged_port_start");
+    return code;
+}
+
+int listener_socket(int *out, const struct hp_endpoint *address, uint32_t protocol, struct error *error)
+{
+    struct sockaddr_storage name;
+    socklen_t size = endpoint_to_sockaddr(address, &name);
+    char text[ENDPOINT_TEXT];
+    int fd, status;
+
+    if (protocol != IPPROTO_UDP)
+        return error_set(error, -EPROTONOSUPPORT, "cannot listen on %s: TCP is not in this version",
+                         endpoint_format(address, text));
+    fd = socket(address->family == 4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return error_set(error, -errno, "cannot open a socket for %s: %s", endpoint_format(address, text),
+                         strerror(errno));
+    status = options_set(fd, address);
+    if (status < 0) {
+        error_set(error, status, "cannot prepare a socket for %s: %s", endpoint_format(address, text),
+                  strerror(-status));
+        goto fail;
+    }
+    if (bind(fd, (const struct sockaddr *)&name, size) < 0) {
+        status = bind_failed(-errno, address, error);
+        goto fail;
+    }
+    *out = fd;
+    return 0;
+
+fail:
+    close(fd);
+    return status;
+}
+
+uint32_t listener_drops(int fd)
+{
+    uint32_t memory[SK_MEMINFO_VARS] = {0};
+    socklen_t size = sizeof memory;
+
+    if (getsockopt(fd, SOL_SOCKET, SO_MEMINFO, memory, &size) < 0)
+        return 0;
+    return memory[SK_MEMINFO_DROPS];
+}

@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A session's life: begin, watch, end, and what a new holder makes of its row.
+ *
+ * Begin: a row and a cell are free, the socket opens, the row is published, the watch is written. Killed before the
+ * row is live: nothing was there. Killed before the watch is written: the row says so, and its next datagram is decided
+ * anew with the session's own server.
+ * Fails: no row, cell or descriptor -> the datagram is refused and counted, nothing is left behind
+ *        the cell cannot be bound   -> skipped, counted, the next one */
+#include "base/endpoint.h"
+#include "relay/private.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define CELL_TRIES 16u /* cells that cannot be bound, before the flow is refused */
+
+void path_refused(struct relay *relay, int status)
+{
+    switch (status) {
+    case -EMFILE:
+    case -ENFILE:
+    case -ENOMEM:
+    case -ENOBUFS:
+    case -ENOSPC: /* of epoll */
+        relay_count(relay, COUNTER_refused_no_descriptor, 1);
+        break;
+    case -EADDRINUSE:
+        relay_count(relay, COUNTER_refused_no_cell, 1);
+        break;
+    default: /* no route to the server */
+        relay_count(relay, COUNTER_dropped_send_to_server, 1);
+        break;
+    }
+}
+
+/* A free cell and a socket on it. -EADDRINUSE: no cell that can be bound. */
+static int cell_open(struct lane *lane, const struct hp_endpoint *server, uint16_t *port, int *fd)
+{
+    for (uint32_t tries = 0; tries < CELL_TRIES; tries++) {
+        if (!cell_take(lane, server, port))
+            return -EADDRINUSE;
+        int status = upstream_open(fd, *port, server);
+        if (status == 0)
+            return 0;
+        if (status != -EADDRINUSE) {
+            cell_give_back(lane, server, *port);
+            return status;
+        }
+        relay_count(lane->relay, COUNTER_cells_unbindable, 1);
+        cell_give(lane, server, *port);
+    }
+    return -EADDRINUSE;
+}
+
+static struct path *path_make(struct lane *lane, struct session_row *row, struct listener *listener,
+                              const struct hp_endpoint *server)
+{
+    struct path *path = calloc(1, sizeof *path);
+
+    if (path == NULL)
+        return NULL;
+    *path = (struct path){.watched = {.kind = WATCHED_PATH, .fd = -1},
+                          .lane = lane,
+                          .row = row,
+                          .service = listener->service,
+                          .listener = listener,
+                          .server = *server,
+                          .first = RELAY_NO_SLOT,
+                          .last = RELAY_NO_SLOT};
+    return path;
+}
+
+/* The row is live: the path can be found. */
+static void path_enter(struct path *path)
+{
+    struct lane *lane = path->lane;
+    struct flow_key key;
+    uint32_t position = (uint32_t)(path->row - lane->rows);
+
+    path->member = topology_member_anywhere(lane->relay->topology, path->service->topology, path->row->server);
+    lane->paths[position] = path;
+    lane->index.key_of(lane, position, &key);
+    flow_index_add(&lane->index, &key, position);
+}
+
+static int path_attach(struct path *path, int fd)
+{
+    int status;
+
+    path->watched.fd = fd;
+    status = relay_watch(path->lane->relay, &path->watched);
+    if (status < 0)
+        path->watched.fd = -1;
+    return status;
+}
+
+static int path_begin_at(struct path **out, const struct flow *flow, struct session_row *row, uint32_t server_slot)
+{
+    struct lane *lane = flow->listener->lane;
+    struct session_row content = {.client = *flow->client,
+                                  .service = flow->listener->service->topology->identity,
+                                  .server = (uint16_t)server_slot,
+                                  .server_port = flow->listener->service->config->server_port};
+    struct hp_endpoint server = upstream_server(lane->relay->segment, &content);
+    struct path *path = path_make(lane, row, flow->listener, &server);
+    int fd = -1, status;
+
+    if (path == NULL)
+        return -ENOMEM;
+    status = cell_open(lane, &server, &content.source_port, &fd);
+    if (status < 0)
+        goto fail_cell;
+    status = path_attach(path, fd);
+    if (status < 0)
+        goto fail_watch;
+    memcpy(content.local, flow->local->address, sizeof content.local);
+    session_begin(row, &content, lane->relay->now_ms);
+    path_enter(path);
+    *out = path;
+    return 0;
+
+fail_watch:
+    close(fd);
+    cell_give(lane, &server, content.source_port);
+fail_cell:
+    free(path);
+    return status;
+}
+
+struct path *path_begin(const struct flow *flow, const struct decision *decision, bool moved)
+{
+    struct lane *lane = flow->listener->lane;
+    struct relay *relay = lane->relay;
+    struct session_row *row = lane_take_row(lane);
+    struct path *path = NULL;
+    int status;
+
+    if (row == NULL) {
+        relay_count(relay, COUNTER_refused_sessions_full, 1);
+        return NULL;
+    }
+    status = path_begin_at(&path, flow, row, (uint32_t)decision->server);
+    if (status < 0) {
+        lane_give_row(lane, row);
+        path_refused(relay, status);
+        return NULL;
+    }
+    path_watch_record(path, decision);
+    relay_count(relay, moved ? COUNTER_sessions_moved : COUNTER_sessions_begun, 1);
+    report_session(relay, moved ? "session moved" : "session begun", path, decision_reason_name(decision->reason),
+                   false);
+    return path;
+}
+
+struct path *path_adopt(struct lane *lane, struct session_row *row, struct listener *listener, int fd)
+{
+    struct hp_endpoint server = upstream_server(lane->relay->segment, row);
+    struct path *path = path_make(lane, row, listener, &server);
+
+    if (path == NULL)
+        return NULL;
+    path_enter(path);
+    if (fd >= 0 && (!upstream_is(fd, row->source_port, &server) || path_attach(path, fd) < 0))
+        close(fd);
+    return path;
+}
+
+int path_open(struct path *path)
+{
+    int fd, status = upstream_open(&fd, path->row->source_port, &path->server);
+
+    if (status < 0)
+        return status;
+    status = path_attach(path, fd);
+    if (status < 0)
+        close(fd);
+    return status;
+}
+
+static void path_close(struct path *path)
+{
+    struct relay *relay = path->lane->relay;
+
+    if (path->watched.fd >= 0) {
+        relay_unwatch(relay, &path->watched);
+        close(path->watched.fd);
+        path->watched.fd = -1;
+    }
+    path->lane->paths[path->row - path->lane->rows] = NULL;
+    path->next = relay->buried;
+    relay->buried = path;
+}
+
+void path_end(struct path *path, const char *reason)
+{
+    struct lane *lane = path->lane;
+    struct flow_key key;
+
+    lane->index.key_of(lane, (uint32_t)(path->row - lane->rows), &key);
+    session_end(path->row);
+    if (reason != NULL)
+        report_session(lane->relay, "session ended", path, reason, true);
+    flow_index_remove(&lane->index, &key);
+    cell_give(lane, &path->server, path->row->source_port);
+    path_close(path);
+    lane_give_row(lane, path->row);
+    struct hp_endpoint local = {.family = path->row->client.family, .port = path->listener->address.port};
+    memcpy(local.address, path->row->local, sizeof local.address);
+    decider_session_end(lane->relay->decider, path->service->position, &path->row->client, &local, path->row->server);
+}
+
+void path_forget(struct path *path)
+{
+    path_close(path);
+}
+
+void path_watch_record(struct path *path, const struct decision *decision)
+{
+    struct session_row *row = path->row;
+    uint32_t flags = atomic_load_explicit(&row->flags, memory_order_relaxed) & SESSION_PROVEN;
+
+    atomic_store_explicit(&row->watch, decision->watch, memory_order_relaxed);
+    atomic_store_explicit(&row->record, decision->record, memory_order_relaxed);
+    atomic_store_explicit(&row->flags, flags | decision->flags | RELAY_ROW_DECIDED, memory_order_release);
+}
+
+bool path_watched(const struct path *path, struct record_ref *ref)
+{
+    const struct session_row *row = path->row;
+
+    ref->index = atomic_load_explicit(&row->record, memory_order_relaxed);
+    if (ref->index == SEGMENT_NO_INDEX)
+        return false;
+    ref->value = record_value(path->lane->relay->segment, ref->index);
+    return RECORD_DECISION(ref->value) == atomic_load_explicit(&row->watch, memory_order_relaxed);
+}
+
+/* Each is one CAS from the value that was seen; who loses it to another session of the client tries again with the
+ * next datagram. */
+void path_refresh(struct path *path, struct record_ref *ref)
+{
+    struct relay *relay = path->lane->relay;
+    uint32_t flags = atomic_load_explicit(&path->row->flags, memory_order_relaxed);
+
+    if ((flags & SESSION_PROVEN) != 0 && !RECORD_PROVEN(ref->value))
+        (void)record_prove(relay->segment, ref);
+    if ((flags & SESSION_NEW_FLOWS) == 0 && record_age_s(ref->value, relay_now_s(relay)) != 0)
+        (void)record_touch(relay->segment, ref, relay_now_s(relay));
+}
+
+void path_prove(struct path *path)
+{
+    uint32_t flags = atomic_load_explicit(&path->row->flags, memory_order_relaxed);
+
+    atomic_store_explicit(&path->row->flags, flags | SESSION_PROVEN, memory_order_relaxed);
+}

@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files of the relay share. Nothing here is seen outside this folder.
+ *
+ * One epoll instance of the relay's own watches the listeners and the sockets towards servers, and the loop watches
+ * that instance: a handle of the loop for each session would cost three system calls and 160 octets more, and would
+ * stop at the first ICMP error. */
+#ifndef RELAY_PRIVATE_H
+#define RELAY_PRIVATE_H
+
+#include "relay/batch.h"
+#include "relay/flow_index.h"
+#include "relay/relay.h"
+#include "relay/run.h"
+#include "segment/record.h"
+#include "segment/session.h"
+
+#define RELAY_BUDGET 256u  /* datagrams read from one socket before the others have their turn */
+#define RELAY_TICK_MS 100u /* the sweep visits a tenth of the rows each time: every row once a second */
+#define RELAY_TICKS 10u
+#define RELAY_REOPEN 256u       /* sockets opened again per loop turn after a crash */
+#define RELAY_NO_SLOT UINT8_MAX /* end of a chain of slots of a vector */
+#define RELAY_ROW_DECIDED                                                                                              \
+    (1u << 31) /* row flag: watch and record are written; a killed holder may not have come so far */
+
+_Static_assert(BATCH_SLOTS < RELAY_NO_SLOT, "a slot's number fits its chain");
+
+struct service { /* a UDP service of the configuration, by its position there */
+    const struct config_service *config;
+    const struct topology_service *topology;
+    uint32_t position;
+    uint32_t observes; /* HP_OBSERVE_ bits that its plugin wants */
+};
+
+enum watched_kind { WATCHED_LISTENER, WATCHED_PATH };
+struct watched { /* first member of what epoll watches */
+    enum watched_kind kind;
+    int fd;  /* -1: closed; an event that is still in hand is for nobody */
+    bool on; /* epoll watches it */
+};
+
+struct listener { /* the lane's socket of a listening address */
+    struct watched watched;
+    struct lane *lane;
+    const struct service *service;
+    struct hp_endpoint address;
+    uint32_t number;
+    bool wildcard;
+    uint32_t drops;                  /* SO_RXQ_OVFL as last seen */
+    uint8_t reply_first, reply_last; /* slots of relay.replies that wait for this socket */
+    struct listener *next;           /* of the lane */
+    struct listener *next_waiting;   /* with replies */
+};
+
+/* The living side of a session's row: the socket towards its server and what needs no survival. One for each live row
+ * of a lane that is held; all of it can be made again from the row. */
+struct path {
+    struct watched watched; /* fd -1: to be opened with the client's next datagram or by the sweep */
+    struct lane *lane;
+    struct session_row *row;
+    const struct service *service;
+    struct listener *listener;
+    struct hp_endpoint server;   /* with port, as the socket is connected */
+    const struct member *member; /* NULL: its server is not in the service's pool (any more) */
+    struct path *next;           /* with datagrams to send, or buried */
+    uint8_t first, last;         /* slots of relay.arrivals to be sent */
+    uint32_t sights, esp_spi;    /* for observe */
+};
+
+struct cells { /* free source ports of one lane towards one address: a ring, longest free first */
+    struct cells *next;
+    struct hp_endpoint server;
+    uint32_t capacity, first, count;
+    uint16_t ports[];
+};
+
+enum lane_state { LANE_IDLE, LANE_TAKING, LANE_HELD, LANE_GIVING };
+struct lane {
+    struct relay *relay;
+    uint32_t number;
+    enum lane_state state;
+    struct listener *listeners;
+    struct session_row *rows; /* the partition */
+    uint32_t row_count;
+    struct path **paths; /* by row; NULL: not live. NULL as a whole: the lane is not held nor being taken */
+    struct flow_index index;
+    uint32_t *free_rows; /* a ring, longest free first: ended rows remember when their port was used last */
+    uint32_t free_first, free_count;
+    struct cells *cells;
+    int *incoming;    /* while taking, by row: sockets from the holder */
+    uint32_t *reopen; /* rows whose socket is still closed, most recently used first; NULL: none */
+    uint32_t reopen_next, reopen_count;
+    struct lane *next;
+};
+
+struct transfer; /* handover.c */
+
+struct arrival { /* what is known of a datagram in relay.arrivals */
+    struct hp_endpoint client, local;
+    struct ike_datagram ike;
+    struct path *path;
+    uint8_t next; /* of the same path */
+};
+
+struct relay {
+    uv_loop_t *loop;
+    const struct config *config;
+    struct topology *topology;
+    struct decider *decider;
+    struct segment *segment;
+    struct process_slot *slot;
+    uint32_t self;
+    struct log *log;
+    struct service *services;
+    struct lane *lanes;
+    uint8_t secret[16]; /* of the flow indices */
+    uint64_t now_ms;    /* read once per wake-up */
+    int epoll;
+    uv_poll_t ready;
+    uv_timer_t tick;
+    uv_idle_t reopen;
+    uint32_t ticks;
+    struct batch arrivals, replies;
+    struct arrival arrival[BATCH_SLOTS];
+    struct path *sending; /* paths with datagrams of relay.arrivals */
+    struct path *reply_path[BATCH_SLOTS];
+    uint8_t reply_next[BATCH_SLOTS];
+    struct listener *waiting; /* listeners with replies */
+    struct runs runs;
+    struct path *buried; /* ended paths: an event in hand may still name them */
+    struct transfer *transfers;
+    uint32_t handles; /* that the loop has not let go of */
+    bool closing;
+    void (*closed)(void *arg);
+    void *closed_arg;
+};
+
+static inline void relay_count(struct relay *relay, enum counter counter, uint64_t by)
+{
+    counter_add(relay->slot, counter, by);
+}
+static inline uint32_t relay_now_s(const struct relay *relay)
+{
+    return (uint32_t)(relay->now_ms / 1000);
+}
+
+static inline uint64_t row_last_ms(const struct session_row *row) /* last datagram of either side */
+{
+    uint64_t client_ms = atomic_load_explicit(&row->client_ms, memory_order_relaxed);
+    uint64_t server_ms = atomic_load_explicit(&row->server_ms, memory_order_relaxed);
+
+    return client_ms > server_ms ? client_ms : server_ms;
+}
+static inline void row_add(_Atomic uint64_t *word, uint64_t by) /* one writer: the holder */
+{
+    atomic_store_explicit(word, atomic_load_explicit(word, memory_order_relaxed) + by, memory_order_relaxed);
+}
+
+/* relay.c */
+void relay_wake(struct relay *relay); /* reads the clock; at the start of every callback */
+void relay_rest(struct relay *relay); /* frees what was buried; at the end of every callback */
+int relay_watch(struct relay *relay, struct watched *watched);
+void relay_unwatch(struct relay *relay, struct watched *watched); /* the descriptor stays open */
+void relay_let_go(struct relay *relay);                           /* one handle less */
+void relay_start_reopening(struct relay *relay);
+
+/* listener.c */
+uint32_t listener_drops(int fd); /* what the kernel has dropped at this socket until now */
+
+/* lane.c */
+struct lane *lane_find(struct relay *relay, uint32_t number); /* made when it is not there yet; NULL: no memory */
+int lane_prepare(struct lane *lane, struct error *error);     /* memory for holding it */
+void lane_hold(struct lane *lane);                            /* becomes the holder and rebuilds from the rows */
+void lane_forget(struct lane *lane); /* closes its descriptors, frees its memory; no session ends */
+void lane_free(struct lane *lane);
+struct listener *lane_listener(const struct lane *lane, const struct session_row *row);
+struct session_row *lane_take_row(struct lane *lane); /* NULL: full */
+void lane_give_row(struct lane *lane, struct session_row *row);
+bool lane_reopen(struct lane *lane, uint32_t limit); /* false: nothing left to open */
+
+/* cell.c */
+bool cell_take(struct lane *lane, const struct hp_endpoint *server, uint16_t *port); /* false: none free */
+/* Has been used (or cannot be): to the end of the queue. */
+void cell_give(struct lane *lane, const struct hp_endpoint *server, uint16_t port);
+/* Has not been used: to its head. */
+void cell_give_back(struct lane *lane, const struct hp_endpoint *server, uint16_t port);
+void cell_free_all(struct lane *lane);
+
+/* upstream.c */
+int upstream_open(int *out, uint16_t source_port, const struct hp_endpoint *server); /* negative errno values */
+bool upstream_is(int fd, uint16_t source_port, const struct hp_endpoint *server);
+struct hp_endpoint upstream_server(const struct segment *segment, const struct session_row *row);
+
+/* path.c */
+struct flow {
+    struct listener *listener;
+    const struct hp_endpoint *client, *local;
+};
+/* A session begins at the decision's server. moved: it goes on from another one. NULL: refused and counted. */
+struct path *path_begin(const struct flow *flow, const struct decision *decision, bool moved);
+struct path *path_adopt(struct lane *lane, struct session_row *row, struct listener *listener, int fd);
+/* reason: for the log of sessions; NULL: nothing is said. */
+void path_end(struct path *path, const char *reason);
+void path_forget(struct path *path); /* the row lives on; its socket is closed */
+int path_open(struct path *path);    /* opens the socket on the row's cell again; negative errno values */
+void path_watch_record(struct path *path, const struct decision *decision);
+bool path_watched(const struct path *path, struct record_ref *ref); /* false: no record, or another decision by now */
+void path_refresh(struct path *path, struct record_ref *ref); /* traffic: the record was used, and is as proven as we */
+void path_prove(struct path *path);
+void path_refused(struct relay *relay, int status); /* counts what a failed path_open means */
+
+/* udp.c, reply.c */
+void udp_read(struct listener *listener);
+void udp_send_waiting(struct relay *relay);
+void reply_read(struct path *path);
+void reply_flush(struct relay *relay);
+
+/* sweep.c */
+void sweep_lane(struct lane *lane, uint32_t part); /* part of RELAY_TICKS */
+void sweep_drops(struct lane *lane);
+
+/* handover.c */
+void transfer_abort_all(struct relay *relay);
+
+/* report.c: lines of log.sessions */
+void report_session(struct relay *relay, const char *message, const struct path *path, const char *reason, bool bytes);
+
+#endif

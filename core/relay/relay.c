@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The relay as a whole: what the loop watches, and who is called.
+ *
+ * A turn: the loop finds our epoll instance readable, up to READY events are served (a listener reads its vector, a
+ * session's socket its replies), then the replies that have been collected leave. Ten times a second a slice of the
+ * rows is swept. After a crash an idle handle opens the sockets that are missing, some a turn.
+ * What ends during a turn is buried first and freed at its end: an event in hand may still name it. */
+#include "base/clock.h"
+#include "base/endpoint.h"
+#include "base/hash.h"
+#include "relay/private.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#define READY 256
+
+void relay_wake(struct relay *relay)
+{
+    relay->now_ms = clock_now_ms();
+}
+
+void relay_rest(struct relay *relay)
+{
+    while (relay->buried != NULL) {
+        struct path *next = relay->buried->next;
+        free(relay->buried);
+        relay->buried = next;
+    }
+}
+
+int relay_watch(struct relay *relay, struct watched *watched)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = watched};
+
+    if (epoll_ctl(relay->epoll, EPOLL_CTL_ADD, watched->fd, &event) < 0)
+        return -errno;
+    watched->on = true;
+    return 0;
+}
+
+/* Said outright: closing is not enough when another process has the socket as well. */
+void relay_unwatch(struct relay *relay, struct watched *watched)
+{
+    if (watched->on)
+        (void)epoll_ctl(relay->epoll, EPOLL_CTL_DEL, watched->fd, NULL);
+    watched->on = false;
+}
+
+static void on_ready(uv_poll_t *poll, int status, int events)
+{
+    struct relay *relay = poll->data;
+    struct epoll_event ready[READY];
+    int count = epoll_wait(relay->epoll, ready, READY, 0);
+
+    (void)status;
+    (void)events;
+    relay_wake(relay);
+    for (int i = 0; i < count; i++) {
+        struct watched *watched = ready[i].data.ptr;
+        if (watched->fd < 0)
+            continue;
+        switch (watched->kind) {
+        case WATCHED_LISTENER:
+            udp_read((struct listener *)(void *)watched);
+            break;
+        case WATCHED_PATH:
+            reply_read((struct path *)(void *)watched);
+            break;
+        }
+    }
+    reply_flush(relay);
+    relay_rest(relay);
+}
+
+static void on_tick(uv_timer_t *timer)
+{
+    struct relay *relay = timer->data;
+
+    relay_wake(relay);
+    for (struct lane *lane = relay->lanes; lane != NULL; lane = lane->next) {
+        if (lane->state != LANE_HELD)
+            continue;
+        sweep_drops(lane);
+        sweep_lane(lane, relay->ticks % RELAY_TICKS);
+    }
+    relay->ticks++;
+    relay_rest(relay);
+}
+
+static void on_reopen(uv_idle_t *idle)
+{
+    struct relay *relay = idle->data;
+    bool more = false;
+
+    relay_wake(relay);
+    for (struct lane *lane = relay->lanes; lane != NULL && !more; lane = lane->next)
+        more = lane->state == LANE_HELD && lane->reopen_count > 0 && lane_reopen(lane, RELAY_REOPEN);
+    if (!more)
+        uv_idle_stop(idle);
+}
+
+static int services_make(struct relay *relay)
+{
+    const struct config *config = relay->config;
+
+    relay->services = calloc(config->service_count + 1u, sizeof *relay->services);
+    if (relay->services == NULL)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < config->service_count; i++) {
+        struct service *service = &relay->services[i];
+        *service =
+            (struct service){.config = &config->services[i], .topology = &relay->topology->services[i], .position = i};
+        for (uint32_t what = HP_OBSERVE_IKE_CLIENT; what <= HP_OBSERVE_ESP_SPI; what <<= 1)
+            if (decider_observes(relay->decider, i, what))
+                service->observes |= what;
+    }
+    return 0;
+}
+
+static void relay_free(struct relay *relay)
+{
+    batch_close(&relay->arrivals);
+    batch_close(&relay->replies);
+    free(relay->services);
+    if (relay->epoll >= 0)
+        close(relay->epoll);
+    free(relay);
+}
+
+/* All that can fail. */
+static int relay_prepare(struct relay *relay, struct error *error)
+{
+    int status = batch_open(&relay->arrivals, error);
+
+    if (status == 0)
+        status = batch_open(&relay->replies, error);
+    if (status < 0)
+        return status;
+    if (services_make(relay) < 0)
+        return error_set(error, -ENOMEM, "no memory for the services of the relay");
+    relay->epoll = epoll_create1(EPOLL_CLOEXEC);
+    if (relay->epoll < 0)
+        return error_set(error, -errno, "cannot watch sockets: %s", strerror(errno));
+    status = uv_poll_init(relay->loop, &relay->ready, relay->epoll);
+    return status < 0 ? error_set(error, status, "cannot watch sockets: %s", uv_strerror(status)) : 0;
+}
+
+int relay_open(struct relay **out, uv_loop_t *loop, const struct config *config, struct topology *topology,
+               struct decider *decider, struct segment *segment, uint32_t self, struct log *log, struct error *error)
+{
+    struct relay *relay = calloc(1, sizeof *relay);
+    int status;
+
+    if (relay == NULL)
+        return error_set(error, -ENOMEM, "no memory for the relay");
+    relay->loop = loop;
+    relay->config = config;
+    relay->topology = topology;
+    relay->decider = decider;
+    relay->segment = segment;
+    relay->slot = &segment->processes[self % SEGMENT_PROCESSES];
+    relay->self = self;
+    relay->log = log;
+    relay->epoll = -1;
+    hash_random(relay->secret, sizeof relay->secret);
+    status = relay_prepare(relay, error);
+    if (status < 0) {
+        relay_free(relay);
+        return status;
+    }
+    uv_timer_init(loop, &relay->tick);
+    uv_idle_init(loop, &relay->reopen);
+    relay->handles = 3;
+    relay->ready.data = relay->tick.data = relay->reopen.data = relay;
+    relay_wake(relay);
+    uv_poll_start(&relay->ready, UV_READABLE, on_ready);
+    uv_timer_start(&relay->tick, on_tick, RELAY_TICK_MS, RELAY_TICK_MS);
+    *out = relay;
+    return 0;
+}
+
+void relay_start_reopening(struct relay *relay)
+{
+    uv_idle_start(&relay->reopen, on_reopen);
+}
+
+void relay_let_go(struct relay *relay)
+{
+    void (*closed)(void *arg) = relay->closed;
+    void *arg = relay->closed_arg;
+
+    if (--relay->handles > 0 || !relay->closing)
+        return;
+    relay_free(relay);
+    closed(arg);
+}
+
+static void on_handle_closed(uv_handle_t *handle)
+{
+    relay_let_go(handle->data);
+}
+
+void relay_close(struct relay *relay, void (*done)(void *arg), void *arg)
+{
+    relay->closing = true;
+    relay->closed = done;
+    relay->closed_arg = arg;
+    transfer_abort_all(relay);
+    while (relay->lanes != NULL) {
+        struct lane *next = relay->lanes->next;
+        lane_free(relay->lanes);
+        relay->lanes = next;
+    }
+    relay_rest(relay);
+    uv_close((uv_handle_t *)&relay->ready, on_handle_closed);
+    uv_close((uv_handle_t *)&relay->tick, on_handle_closed);
+    uv_close((uv_handle_t *)&relay->reopen, on_handle_closed);
+}
+
+/* The number of a listener is its position in the list of all services' addresses. */
+static bool listener_of(const struct relay *relay, uint32_t number, struct listener *listener)
+{
+    uint32_t position = number;
+
+    for (uint32_t i = 0; i < relay->config->service_count; i++) {
+        const struct config_service *config = &relay->config->services[i];
+        if (position < config->listen_count) {
+            listener->service = &relay->services[i];
+            listener->address = config->listen[position];
+            return true;
+        }
+        position -= config->listen_count;
+    }
+    return false;
+}
+
+int relay_add_listener(struct relay *relay, uint32_t number, uint32_t lane_number, int fd, struct error *error)
+{
+    struct lane *lane = lane_number < relay->segment->lane_count ? lane_find(relay, lane_number) : NULL;
+    struct listener *listener = calloc(1, sizeof *listener);
+
+    if (lane == NULL || listener == NULL || lane->state != LANE_IDLE || !listener_of(relay, number, listener)) {
+        free(listener);
+        close(fd);
+        return error_set(error, -EINVAL, "listener %u of lane %u does not fit the configuration", number, lane_number);
+    }
+    listener->watched = (struct watched){.kind = WATCHED_LISTENER, .fd = fd};
+    listener->lane = lane;
+    listener->number = number;
+    listener->wildcard = endpoint_is_any(&listener->address);
+    listener->drops = listener_drops(fd);
+    listener->reply_first = listener->reply_last = RELAY_NO_SLOT;
+    listener->next = lane->listeners;
+    lane->listeners = listener;
+    return 0;
+}

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What no datagram does: idle sessions end, records of live sessions do not expire, drops are carried out. */
+#include "base/endpoint.h"
+#include "relay/private.h"
+
+#define EXPIRES_SOON_S 2u
+
+static bool is_idle(const struct path *path, uint64_t now_ms)
+{
+    const struct config *config = path->lane->relay->config;
+    uint64_t limit_ms = path->service->config->idle_ms, last_ms = row_last_ms(path->row);
+    bool proven = (atomic_load_explicit(&path->row->flags, memory_order_relaxed) & SESSION_PROVEN) != 0;
+
+    if (!proven && config->idle_unproven_ms < limit_ms)
+        limit_ms = config->idle_unproven_ms;
+    return now_ms > last_ms && now_ms - last_ms >= limit_ms;
+}
+
+/* A record does not expire while a session watches it, not even one that only new flows extend: else a client's next
+ * flow could be sent elsewhere before this one has put its own server back. */
+static void keep_record(const struct path *path)
+{
+    struct relay *relay = path->lane->relay;
+    struct record_ref ref;
+
+    if (path_watched(path, &ref) && record_expired(relay->segment, &ref, relay_now_s(relay) + EXPIRES_SOON_S))
+        (void)record_touch(relay->segment, &ref, relay_now_s(relay));
+}
+
+void sweep_lane(struct lane *lane, uint32_t part)
+{
+    struct relay *relay = lane->relay;
+    uint32_t first = (uint32_t)((uint64_t)lane->row_count * part / RELAY_TICKS);
+    uint32_t last = (uint32_t)((uint64_t)lane->row_count * (part + 1) / RELAY_TICKS);
+
+    for (uint32_t i = first; i < last; i++) {
+        struct path *path = lane->paths[i];
+        if (path == NULL)
+            continue;
+        if (is_idle(path, relay->now_ms)) {
+            path_end(path, "idle");
+            relay_count(relay, COUNTER_sessions_ended_idle, 1);
+        } else {
+            keep_record(path);
+        }
+    }
+}
+
+static uint32_t drop_client(struct lane *lane, const struct hp_endpoint *client)
+{
+    struct relay *relay = lane->relay;
+    uint32_t ended = 0;
+
+    for (uint32_t i = 0; i < lane->row_count; i++) {
+        struct path *path = lane->paths[i];
+        struct record_ref ref;
+        if (path == NULL || !endpoint_same_address(&path->row->client, client))
+            continue;
+        if (path_watched(path, &ref))
+            (void)record_delete(relay->segment, &ref);
+        path_end(path, "drop");
+        ended++;
+    }
+    relay_count(relay, COUNTER_sessions_dropped, ended);
+    return ended;
+}
+
+void sweep_drops(struct lane *lane)
+{
+    struct segment *segment = lane->relay->segment;
+    _Atomic uint64_t *seen = &segment->lanes[lane->number].drop_seen;
+    uint64_t newest = atomic_load_explicit(&segment->header->drop_last, memory_order_acquire);
+    uint64_t next = atomic_load_explicit(seen, memory_order_relaxed) + 1;
+    struct hp_endpoint client;
+
+    if (next == newest + 1)
+        return;
+    if (newest - next >= SEGMENT_DROPS) /* the older ones are overwritten */
+        next = newest - SEGMENT_DROPS + 1;
+    for (; next != newest + 1; next++) {
+        if (drop_read(segment, next, &client))
+            atomic_fetch_add_explicit(&segment->drops[next % SEGMENT_DROPS].ended, drop_client(lane, &client),
+                                      memory_order_relaxed);
+    }
+    atomic_store_explicit(seen, newest, memory_order_release);
+}

@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* From clients to servers. Happy path: a vector is read from a listener, each datagram finds its session by flow, the
+ * session's record and server are as it knows them, and all datagrams of a session leave together.
+ * Fails: no session for the flow       -> decided; refused (and counted by whom refuses), or a session begins
+ *        record or server have changed -> decided anew with the session's server as an offer: the same server keeps
+ *                                         all, another one ends this session and begins the next
+ *        its server is disabled, IKE   -> dropped and counted, but for an IKE_SA_INIT
+ *        the socket is still closed    -> (after a crash) opened on the same port; where that cannot be, on another
+ *        the kernel takes no more      -> dropped and counted (run.c has the rest) */
+#include "base/endpoint.h"
+#include "relay/private.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <string.h>
+
+/* The kernel's own counter of this socket, since it was made. */
+static void note_queue_drops(struct listener *listener, const struct cmsghdr *message)
+{
+    uint32_t drops;
+
+    memcpy(&drops, CMSG_DATA(message), sizeof drops);
+    relay_count(listener->lane->relay, COUNTER_dropped_socket_queue, drops - listener->drops);
+    listener->drops = drops;
+}
+
+static void control_read(struct listener *listener, struct msghdr *header, struct hp_endpoint *local)
+{
+    for (struct cmsghdr *message = CMSG_FIRSTHDR(header); message != NULL; message = CMSG_NXTHDR(header, message)) {
+        if (message->cmsg_level == SOL_SOCKET && message->cmsg_type == SO_RXQ_OVFL) {
+            note_queue_drops(listener, message);
+        } else if (message->cmsg_level == IPPROTO_IP && message->cmsg_type == IP_PKTINFO) {
+            struct in_pktinfo info;
+            memcpy(&info, CMSG_DATA(message), sizeof info);
+            memcpy(local->address, &info.ipi_addr, 4);
+        } else if (message->cmsg_level == IPPROTO_IPV6 && message->cmsg_type == IPV6_PKTINFO) {
+            struct in6_pktinfo info;
+            memcpy(&info, CMSG_DATA(message), sizeof info);
+            memcpy(local->address, &info.ipi6_addr, 16);
+        }
+    }
+}
+
+static void kind_read(struct relay *relay, const struct service *service, struct ike_datagram *out, const uint8_t *data,
+                      uint32_t size)
+{
+    if (!service->config->ike) {
+        *out = (struct ike_datagram){.kind = IKE_OTHER, .data = data, .size = size};
+        relay_count(relay, COUNTER_other_datagrams, 1);
+        return;
+    }
+    ike_read(out, data, size, service->config->port);
+    switch (out->kind) {
+    case IKE_OTHER:
+        relay_count(relay, COUNTER_other_datagrams, 1);
+        break;
+    case IKE_MESSAGE:
+        relay_count(relay, COUNTER_ike_messages, 1);
+        relay_count(relay, COUNTER_ike_new_sa, ike_is_new_sa(out));
+        break;
+    case IKE_ESP:
+        relay_count(relay, COUNTER_esp_datagrams, 1);
+        break;
+    case IKE_KEEPALIVE:
+        relay_count(relay, COUNTER_keepalives, 1);
+        break;
+    }
+}
+
+static bool arrival_read(struct listener *listener, uint32_t slot)
+{
+    struct relay *relay = listener->lane->relay;
+    struct arrival *arrival = &relay->arrival[slot];
+    struct msghdr *header = &relay->arrivals.headers[slot].msg_hdr;
+
+    arrival->path = NULL;
+    arrival->next = RELAY_NO_SLOT;
+    arrival->local = listener->address;
+    if (!endpoint_from_sockaddr(&arrival->client, header->msg_name, header->msg_namelen))
+        return false;
+    if (header->msg_controllen > 0)
+        control_read(listener, header, &arrival->local);
+    kind_read(relay, listener->service, &arrival->ike, batch_data(&relay->arrivals, slot),
+              batch_size(&relay->arrivals, slot));
+    return true;
+}
+
+static struct path *path_find(const struct listener *listener, const struct arrival *arrival)
+{
+    struct lane *lane = listener->lane;
+    struct flow_key key = {.service = listener->service->topology->identity, .client = arrival->client};
+    uint32_t row;
+
+    memcpy(key.local, arrival->local.address, sizeof key.local);
+    row = flow_index_find(&lane->index, &key);
+    return row == FLOW_NONE ? NULL : lane->paths[row];
+}
+
+static struct decision_request request_of(const struct listener *listener, uint32_t slot, int32_t own_server)
+{
+    struct relay *relay = listener->lane->relay;
+    const struct arrival *arrival = &relay->arrival[slot];
+
+    return (struct decision_request){.service = listener->service->position,
+                                     .client = &arrival->client,
+                                     .local = &arrival->local,
+                                     .datagram = &arrival->ike,
+                                     .data = batch_data(&relay->arrivals, slot),
+                                     .size = batch_size(&relay->arrivals, slot),
+                                     .own_server = own_server,
+                                     .now_s = relay_now_s(relay)};
+}
+
+/* Another server is another session: what has come for the old one leaves before it ends. */
+static struct path *path_move(struct listener *listener, uint32_t slot, struct path *path,
+                              const struct decision *decision)
+{
+    struct relay *relay = listener->lane->relay;
+    const struct arrival *arrival = &relay->arrival[slot];
+    struct flow flow = {.listener = listener, .client = &arrival->client, .local = &arrival->local};
+
+    udp_send_waiting(relay);
+    path_end(path, NULL);
+    return path_begin(&flow, decision, true);
+}
+
+static struct path *path_decide(struct listener *listener, uint32_t slot, struct path *path)
+{
+    struct decision_request request = request_of(listener, slot, path->row->server);
+    struct decision decision;
+
+    decide(listener->lane->relay->decider, &request, &decision);
+    if (decision.server < 0)
+        return NULL;
+    if (decision.server != path->row->server)
+        return path_move(listener, slot, path, &decision);
+    path_watch_record(path, &decision);
+    return path;
+}
+
+/* Records and sessions never disagree: one load of the record's word, one of the server's. */
+static struct path *path_check(struct listener *listener, uint32_t slot, struct path *path)
+{
+    struct relay *relay = listener->lane->relay;
+    const struct service *service = listener->service;
+    bool new_sa = service->config->ike && ike_is_new_sa(&relay->arrival[slot].ike);
+    uint32_t flags = atomic_load_explicit(&path->row->flags, memory_order_relaxed);
+    struct record_ref ref;
+    bool same = path_watched(path, &ref);
+
+    if ((flags & RELAY_ROW_DECIDED) == 0 || (!same && ref.index != SEGMENT_NO_INDEX))
+        return path_decide(listener, slot, path);
+    switch (topology_datagram(relay->topology, service->topology, path->member, new_sa)) {
+    case TOPOLOGY_PASS:
+        break;
+    case TOPOLOGY_DECIDE_ANEW:
+        return path_decide(listener, slot, path);
+    case TOPOLOGY_DROP:
+        relay_count(relay, COUNTER_dropped_server_disabled, 1);
+        return NULL;
+    }
+    if (same)
+        path_refresh(path, &ref);
+    return path;
+}
+
+static struct path *path_new(struct listener *listener, uint32_t slot)
+{
+    struct relay *relay = listener->lane->relay;
+    struct flow flow = {
+        .listener = listener, .client = &relay->arrival[slot].client, .local = &relay->arrival[slot].local};
+    struct decision_request request = request_of(listener, slot, -1);
+    struct decision decision;
+
+    if (listener->lane->free_count == 0) { /* before a record is made for nothing */
+        relay_count(relay, COUNTER_refused_sessions_full, 1);
+        return NULL;
+    }
+    decide(relay->decider, &request, &decision);
+    return decision.server < 0 ? NULL : path_begin(&flow, &decision, false);
+}
+
+/* After a crash. A stranger may sit on the port by now: then the session goes on from another one. */
+static struct path *path_reopen(struct listener *listener, uint32_t slot, struct path *path)
+{
+    struct relay *relay = listener->lane->relay;
+    const struct session_row *row = path->row;
+    int status = path_open(path);
+
+    if (status == 0)
+        return path;
+    if (status != -EADDRINUSE) {
+        path_refused(relay, status);
+        return NULL;
+    }
+    struct decision decision = {.server = row->server,
+                                .reason = DECISION_RECORD,
+                                .record = atomic_load_explicit(&row->record, memory_order_relaxed),
+                                .watch = atomic_load_explicit(&row->watch, memory_order_relaxed),
+                                .flags = atomic_load_explicit(&row->flags, memory_order_relaxed) & SESSION_NEW_FLOWS};
+    relay_count(relay, COUNTER_cells_unbindable, 1);
+    return path_move(listener, slot, path, &decision);
+}
+
+static void path_queue(struct relay *relay, struct path *path, uint32_t slot)
+{
+    if (path->first == RELAY_NO_SLOT) {
+        path->first = (uint8_t)slot;
+        path->next = relay->sending;
+        relay->sending = path;
+    } else {
+        relay->arrival[path->last].next = (uint8_t)slot;
+    }
+    path->last = (uint8_t)slot;
+}
+
+/* Without IKE, a client that speaks again after the server's first answer counts as proven. */
+static void path_heard(struct relay *relay, struct path *path)
+{
+    struct session_row *row = path->row;
+
+    if (!path->service->config->ike && atomic_load_explicit(&row->server_ms, memory_order_relaxed) != 0)
+        path_prove(path);
+    atomic_store_explicit(&row->client_ms, relay->now_ms, memory_order_relaxed);
+}
+
+/* before: the path of the datagram before this one, NULL: none; most often of the same client. */
+static struct path *arrival_take(struct listener *listener, uint32_t slot, struct path *before)
+{
+    struct relay *relay = listener->lane->relay;
+    struct arrival *arrival = &relay->arrival[slot];
+    struct path *path = before;
+
+    if (path == NULL || !endpoint_equal(&arrival->client, &arrival[-1].client) ||
+        !endpoint_same_address(&arrival->local, &arrival[-1].local))
+        path = path_find(listener, arrival);
+    path = path == NULL ? path_new(listener, slot) : path_check(listener, slot, path);
+    if (path != NULL && path->watched.fd < 0)
+        path = path_reopen(listener, slot, path);
+    if (path == NULL)
+        return NULL;
+    path_heard(relay, path);
+    path_queue(relay, path, slot);
+    arrival->path = path;
+    return path;
+}
+
+static void path_send(struct relay *relay, struct path *path)
+{
+    struct run_result result;
+    uint8_t slot = path->first;
+
+    while (slot != RELAY_NO_SLOT) {
+        struct run_datagram datagram = {
+            .owner = path, .data = batch_data(&relay->arrivals, slot), .size = batch_size(&relay->arrivals, slot)};
+        runs_add(&relay->runs, &datagram);
+        slot = relay->arrival[slot].next;
+    }
+    path->first = path->last = RELAY_NO_SLOT;
+    runs_send(&relay->runs, path->watched.fd, &result);
+    row_add(&path->row->bytes_to_server, result.bytes);
+    relay_count(relay, COUNTER_datagrams_to_servers, result.datagrams);
+    relay_count(relay, COUNTER_bytes_to_servers, result.bytes);
+    relay_count(relay, COUNTER_dropped_send_to_server, result.dropped);
+    relay_count(relay, COUNTER_icmp_errors, result.icmp_errors);
+    relay_count(relay, COUNTER_resends, result.resends);
+    relay_count(relay, COUNTER_gso_runs, result.gso_runs);
+}
+
+void udp_send_waiting(struct relay *relay)
+{
+    while (relay->sending != NULL) {
+        struct path *path = relay->sending;
+        relay->sending = path->next;
+        path->next = NULL;
+        path_send(relay, path);
+    }
+}
+
+static uint32_t arrival_sight(struct path *path, const struct ike_datagram *ike)
+{
+    if (ike->kind == IKE_MESSAGE)
+        return HP_OBSERVE_IKE_CLIENT;
+    if (ike->kind != IKE_ESP || ike->esp_spi == path->esp_spi)
+        return 0;
+    path->esp_spi = ike->esp_spi;
+    return HP_OBSERVE_ESP_SPI;
+}
+
+/* After the datagrams have gone out. A session that has moved on meanwhile is no longer to be seen. */
+static void arrivals_observe(struct listener *listener, uint32_t count)
+{
+    struct relay *relay = listener->lane->relay;
+
+    for (uint32_t slot = 0; slot < count; slot++) {
+        struct path *path = relay->arrival[slot].path;
+        if (path == NULL || path->watched.fd < 0)
+            continue;
+        uint32_t what = arrival_sight(path, &relay->arrival[slot].ike) & listener->service->observes;
+        if (what == 0)
+            continue;
+        struct decision_request request = request_of(listener, slot, path->row->server);
+        decider_observe(relay->decider, &request, what, path->row->server, ++path->sights);
+    }
+}
+
+void udp_read(struct listener *listener)
+{
+    struct relay *relay = listener->lane->relay;
+    int count = (int)BATCH_SLOTS;
+
+    for (uint32_t total = 0; total < RELAY_BUDGET && count == (int)BATCH_SLOTS; total += (uint32_t)count) {
+        struct path *before = NULL;
+        count = batch_receive(&relay->arrivals, listener->watched.fd);
+        if (count < 0)
+            return;
+        relay_count(relay, COUNTER_datagrams_from_clients, (uint64_t)count);
+        for (uint32_t slot = 0; slot < (uint32_t)count; slot++)
+            before = arrival_read(listener, slot) ? arrival_take(listener, slot, before) : NULL;
+        udp_send_waiting(relay);
+        if (listener->service->observes != 0)
+            arrivals_observe(listener, (uint32_t)count);
+        batch_reset(&relay->arrivals);
+    }
+}

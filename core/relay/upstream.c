@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A session's socket: bound to its cell's port, connected to its server.
+ *
+ * The same port serves once per server: SO_REUSEADDR, and the kernel tells connected sockets apart by their peer. The
+ * own address is the route's choice, made by connect; so there is nothing that IP_FREEBIND could be for.
+ * Between bind and connect the port hears anybody: reply.c looks at each datagram's source. */
+#include "base/endpoint.h"
+#include "relay/private.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <unistd.h>
+
+struct hp_endpoint upstream_server(const struct segment *segment, const struct session_row *row)
+{
+    struct hp_endpoint server = segment->servers[row->server % SEGMENT_SERVERS].address;
+
+    server.port = row->server_port;
+    return server;
+}
+
+static int upstream_prepare(int fd, uint16_t source_port, const struct hp_endpoint *server)
+{
+    struct hp_endpoint own = {.family = server->family, .port = source_port};
+    struct sockaddr_storage address;
+    socklen_t size = endpoint_to_sockaddr(&own, &address);
+    int on = 1, discover = IP_PMTUDISC_DONT, discover6 = IPV6_PMTUDISC_DONT;
+
+    if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0)
+        return -errno;
+    if (server->family == 4)
+        (void)setsockopt(fd, IPPROTO_IP, IP_MTU_DISCOVER, &discover, sizeof discover);
+    else
+        (void)setsockopt(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, &discover6, sizeof discover6);
+    if (bind(fd, (const struct sockaddr *)&address, size) < 0)
+        return -errno;
+    size = endpoint_to_sockaddr(server, &address);
+    if (connect(fd, (const struct sockaddr *)&address, size) < 0)
+        return errno == EADDRINUSE ? -EADDRNOTAVAIL : -errno;
+    return 0;
+}
+
+int upstream_open(int *out, uint16_t source_port, const struct hp_endpoint *server)
+{
+    int fd = socket(server->family == 4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int status;
+
+    if (fd < 0)
+        return -errno;
+    status = upstream_prepare(fd, source_port, server);
+    if (status < 0) {
+        close(fd);
+        return status;
+    }
+    *out = fd;
+    return 0;
+}
+
+/* A socket from another process is what the row says, or it is not used. */
+bool upstream_is(int fd, uint16_t source_port, const struct hp_endpoint *server)
+{
+    struct sockaddr_storage address;
+    struct hp_endpoint own, peer;
+    socklen_t size = sizeof address;
+    int type;
+    socklen_t type_size = sizeof type;
+
+    if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &type_size) < 0 || type != SOCK_DGRAM)
+        return false;
+    if (getsockname(fd, (struct sockaddr *)&address, &size) < 0 ||
+        !endpoint_from_sockaddr(&own, (const struct sockaddr *)&address, size))
+        return false;
+    size = sizeof address;
+    if (getpeername(fd, (struct sockaddr *)&address, &size) < 0 ||
+        !endpoint_from_sockaddr(&peer, (const struct sockaddr *)&address, size))
+        return false;
+    return own.port == source_port && endpoint_equal(&peer, server);
+}
