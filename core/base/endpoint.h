@@ -19,8 +19,8 @@ socklen_t endpoint_to_sockaddr(const struct hp_endpoint *endpoint, struct sockad
 bool endpoint_parse(struct hp_endpoint *out, const char *text);
 /* Writes "ADDRESS:PORT", or "ADDRESS" when port is 0. Returns text (at least ENDPOINT_TEXT octets). */
 const char *endpoint_format(const struct hp_endpoint *endpoint, char *text);
-bool endpoint_equal(const struct hp_endpoint *a, const struct hp_endpoint *b);         /* address, port, scope */
-bool endpoint_same_address(const struct hp_endpoint *a, const struct hp_endpoint *b);  /* without the port */
-bool endpoint_is_any(const struct hp_endpoint *endpoint);                              /* 0.0.0.0 or :: */
+bool endpoint_equal(const struct hp_endpoint *a, const struct hp_endpoint *b);        /* address, port, scope */
+bool endpoint_same_address(const struct hp_endpoint *a, const struct hp_endpoint *b); /* without the port */
+bool endpoint_is_any(const struct hp_endpoint *endpoint);                             /* 0.0.0.0 or :: */
 
 #endif

@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <stdio.h>
-#include <string.h>
 
 int error_set(struct error *error, int code, const char *format, ...)
 {
@@ -35,22 +34,20 @@ int error_next(struct error *error, const char *format, ...)
 
 int error_under(struct error *error, const char *format, ...)
 {
-    char cause[sizeof error->what], context[sizeof error->what];
+    char context[sizeof error->what], chain[2 * sizeof error->what + 2];
     va_list arguments;
     int size;
 
     if (error == NULL)
         return -EINVAL;
-    memcpy(cause, error->what, sizeof cause);
     va_start(arguments, format);
     size = vsnprintf(context, sizeof context, format, arguments);
     va_end(arguments);
     if (size < 0)
         return error->code;
     /* A chain that is too long loses its end: what the user named stands in front. */
-    size = snprintf(error->what, sizeof error->what, "%s: ", context);
-    if (size >= 0 && (size_t)size < sizeof error->what)
-        snprintf(error->what + size, sizeof error->what - (size_t)size, "%s", cause);
+    snprintf(chain, sizeof chain, "%s: %s", context, error->what);
+    snprintf(error->what, sizeof error->what, "%.*s", (int)sizeof error->what - 1, chain);
     return error->code;
 }
 

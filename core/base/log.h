@@ -15,9 +15,9 @@ enum log_format { LOG_TEXT, LOG_JSON };
 struct log {
     enum log_level level;
     enum log_format format;
-    int fd;               /* 2, but for tests */
-    char process[16];     /* "master", "worker 1", "monitor", "check" */
-    uint64_t dropped;     /* lines lost since the last one that got through */
+    int fd;           /* 2, but for tests */
+    char process[16]; /* "master", "worker 1", "monitor", "check" */
+    uint64_t dropped; /* lines lost since the last one that got through */
 };
 
 struct log_field { /* a named value behind the message: text form name=value, JSON form "name":"value" */

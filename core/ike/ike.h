@@ -23,18 +23,20 @@ enum { IKE_PAYLOAD_SK = 46, IKE_PAYLOAD_SKF = 53 };
 
 struct ike_datagram {
     enum ike_kind kind;
-    bool marked;          /* the non-ESP marker (four zero octets) stood before the message */
-    uint32_t esp_spi;     /* host order; IKE_ESP only, else 0 */
-    const uint8_t *data;  /* the datagram without the marker */
+    bool marked;         /* the non-ESP marker (four zero octets) stood before the message */
+    uint32_t esp_spi;    /* host order; IKE_ESP only, else 0 */
+    const uint8_t *data; /* the datagram without the marker */
     uint32_t size;
     struct hp_ike header; /* IKE_MESSAGE only */
 };
 
-/* port: the service's port towards clients. 500: an IKE message from octet 0. 4500: marker, ESP or keepalive. Any other:
- * content decides (a valid header with or without the marker is IKE, one octet 0xff a keepalive, the rest ESP). */
+/* port: the service's port towards clients. 500: an IKE message from octet 0. 4500: marker, ESP or keepalive. Any
+ * other: content decides (a valid header with or without the marker is IKE, one octet 0xff a keepalive, the rest ESP).
+ */
 void ike_read(struct ike_datagram *out, const uint8_t *data, size_t size, uint16_t port);
 
-/* A client's first message of a new IKE_SA: IKE_SA_INIT request, SPIr zero (repeats, with a cookie or another KE, too). */
+/* A client's first message of a new IKE_SA: IKE_SA_INIT request, SPIr zero (repeats, with a cookie or another KE, too).
+ */
 bool ike_is_new_sa(const struct ike_datagram *datagram);
 
 /* From a server: something that only a client that knew SPIr can have asked for: SK, SKF or ESP. */

@@ -19,8 +19,8 @@
 #define RELAY_TICKS 10u
 #define RELAY_REOPEN 256u       /* sockets opened again per loop turn after a crash */
 #define RELAY_NO_SLOT UINT8_MAX /* end of a chain of slots of a vector */
-#define RELAY_ROW_DECIDED                                                                                              \
-    (1u << 31) /* row flag: watch and record are written; a killed holder may not have come so far */
+/* Row flag: watch and record are written. A holder that was killed before it came so far leaves it out. */
+#define RELAY_ROW_DECIDED (1u << 31)
 
 _Static_assert(BATCH_SLOTS < RELAY_NO_SLOT, "a slot's number fits its chain");
 

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* UDP datagrams as Ethernet frames, straight onto a device and straight off it, past the IP stack of this end: load
+ * generator and sink share the processors with what they measure, so each datagram has to cost them little.
+ *
+ * One packet socket: frames come in through a ring that the kernel fills, and go out in vectors past the queueing
+ * discipline. UDP checksums are zero, as those of ESP in UDP are (RFC 3948 section 2.1). The other end of the wire
+ * knows one hardware address for everything here, which is not that of the device: the IP stack drops what we take. */
+#ifndef BENCH_FRAMES_H
+#define BENCH_FRAMES_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#define FRAMES_VECTOR 64u
+#define FRAMES_OCTETS 2048u
+
+struct datagram { /* addresses and ports in host order */
+    uint32_t source, destination;
+    uint16_t source_port, destination_port;
+    uint32_t size; /* of its payload */
+    uint8_t *frame;
+    uint32_t frame_size;
+};
+
+struct frames;
+
+/* hardware: the other end's address. Ends the program when it cannot. */
+struct frames *frames_open(const char *device, const uint8_t hardware[6]);
+void frames_close(struct frames *frames);
+/* The next datagram that has come; it stays where it is until frames_send. False: none now, or the vector is full. */
+bool frames_receive(struct frames *frames, struct datagram *datagram);
+/* Until something comes, at most within_ms. */
+void frames_wait(struct frames *frames, int within_ms);
+/* Appends a datagram of size octets, none of them zero: ESP. Full: sends first. */
+void frames_add(struct frames *frames, const struct datagram *datagram);
+/* Appends what was received, turned round. */
+void frames_return(struct frames *frames, const struct datagram *datagram);
+/* Sends what was appended, and gives what was received back to the kernel. What does not go out is lost, as on a wire.
+ */
+void frames_send(struct frames *frames);
+
+#endif

@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "roles.h"
+#include "frames.h"
+
+#include <err.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+static double now(void)
+{
+    struct timespec time;
+
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
+}
+
+static void *zeroed(size_t count, size_t size)
+{
+    void *memory = calloc(count, size);
+
+    if (memory == NULL)
+        err(1, "calloc");
+    return memory;
+}
+
+static void request(struct frames *frames, const struct role_options *options, uint32_t flow)
+{
+    struct datagram datagram = {
+        .source = options->from + flow,
+        .destination = options->to,
+        .source_port = options->port,
+        .destination_port = options->port,
+        .size = options->size,
+    };
+
+    frames_add(frames, &datagram);
+}
+
+/* The next response; false: none now. */
+static bool response(struct frames *frames, const struct role_options *options, uint32_t *flow)
+{
+    struct datagram datagram;
+
+    while (frames_receive(frames, &datagram)) {
+        *flow = datagram.destination - options->from;
+        if (datagram.source == options->to && *flow < options->flows)
+            return true;
+    }
+    return false;
+}
+
+int role_sink(const struct role_options *options)
+{
+    struct frames *frames = frames_open(options->device, options->hardware);
+    double end = now() + options->seconds;
+    struct datagram datagram;
+    uint64_t count;
+
+    while (now() < end) {
+        for (count = 0; frames_receive(frames, &datagram);) {
+            if (datagram.destination_port != options->port)
+                continue;
+            frames_return(frames, &datagram);
+            count++;
+        }
+        frames_send(frames);
+        *options->count += count;
+        if (count == 0)
+            frames_wait(frames, 1000);
+    }
+    frames_close(frames);
+    return 0;
+}
+
+struct drive {
+    const struct role_options *options;
+    struct frames *frames;
+    uint64_t responses;
+    uint32_t *waits_for; /* responses that each flow is waiting for */
+    double *began;       /* when it sent its window */
+};
+
+static void drive_window(struct drive *self, uint32_t flow, double time)
+{
+    for (uint32_t i = 0; i < self->options->window; i++)
+        request(self->frames, self->options, flow);
+    self->waits_for[flow] = self->options->window;
+    self->began[flow] = time;
+}
+
+/* A flow that waits for long has lost something: it begins anew. */
+static void drive_revive(struct drive *self, double time)
+{
+    for (uint32_t flow = 0; flow < self->options->flows; flow++) {
+        if (time - self->began[flow] >= 0.2)
+            drive_window(self, flow, time);
+    }
+    frames_send(self->frames);
+}
+
+static void drive_turn(struct drive *self, double time)
+{
+    uint32_t flows[FRAMES_VECTOR], done = 0, flow;
+    uint64_t before = self->responses;
+
+    while (response(self->frames, self->options, &flow)) {
+        self->responses++;
+        if (self->waits_for[flow] > 0 && --self->waits_for[flow] == 0)
+            flows[done++] = flow;
+    }
+    for (uint32_t i = 0; i < done; i++)
+        drive_window(self, flows[i], time);
+    frames_send(self->frames);
+    if (self->responses == before)
+        frames_wait(self->frames, 10);
+}
+
+static void drive_for(struct drive *self, double seconds)
+{
+    double time = now(), end = time + seconds, revive = 0;
+
+    for (; time < end; time = now()) {
+        if (time >= revive) {
+            drive_revive(self, time);
+            revive = time + 0.05;
+        }
+        drive_turn(self, time);
+    }
+}
+
+int role_drive(const struct role_options *options)
+{
+    struct drive self = {.options = options, .frames = frames_open(options->device, options->hardware)};
+    uint64_t responses, count;
+    double begin, seconds;
+
+    self.waits_for = zeroed(options->flows, sizeof *self.waits_for);
+    self.began = zeroed(options->flows, sizeof *self.began);
+    drive_for(&self, options->warmup);
+    responses = self.responses;
+    count = *options->count;
+    begin = now();
+    drive_for(&self, options->seconds);
+    seconds = now() - begin;
+    responses = self.responses - responses;
+    count = *options->count - count;
+    printf("{\"seconds\": %.3f, \"responses\": %llu, \"sink\": %llu}\n", seconds, (unsigned long long)responses,
+           (unsigned long long)count);
+    free(self.waits_for);
+    free(self.began);
+    frames_close(self.frames);
+    return 0;
+}
+
+struct opening { /* flows that are opened, each by its first datagram */
+    const struct role_options *options;
+    struct frames *frames;
+    bool *answered;
+    uint32_t begun, answers, in_flight;
+    double first, last; /* datagram out, answer in */
+};
+
+static void opening_init(struct opening *self, const struct role_options *options)
+{
+    *self = (struct opening){.options = options, .frames = frames_open(options->device, options->hardware)};
+    self->answered = zeroed(options->flows, sizeof *self->answered);
+}
+
+static void opening_speak(struct opening *self)
+{
+    while (self->in_flight < self->options->window && self->begun < self->options->flows) {
+        request(self->frames, self->options, self->begun++);
+        self->in_flight++;
+    }
+    frames_send(self->frames);
+}
+
+static void opening_hear(struct opening *self)
+{
+    uint32_t flow;
+
+    while (response(self->frames, self->options, &flow)) {
+        if (self->answered[flow])
+            continue;
+        self->answered[flow] = true;
+        self->answers++;
+        self->in_flight -= self->in_flight > 0;
+        self->last = now();
+    }
+}
+
+/* Until every flow is answered, or nothing came for half a second after the last was begun. */
+static void open_flows(struct opening *self)
+{
+    const struct role_options *options = self->options;
+    double end = now() + options->seconds;
+
+    self->first = self->last = now();
+    while (self->answers < options->flows && now() < end) {
+        uint32_t before = self->answers;
+        opening_speak(self);
+        opening_hear(self);
+        if (self->answers > before)
+            continue;
+        frames_wait(self->frames, 20);
+        if (now() - self->last > 0.05)
+            self->in_flight = 0; /* lost */
+        if (self->begun == options->flows && now() - self->last > 0.5)
+            break;
+    }
+}
+
+int role_newflows(const struct role_options *options)
+{
+    struct opening self;
+
+    opening_init(&self, options);
+    open_flows(&self);
+    printf("{\"begun\": %u, \"answered\": %u, \"seconds\": %.4f}\n", self.begun, self.answers, self.last - self.first);
+    free(self.answered);
+    frames_close(self.frames);
+    return 0;
+}
+
+int role_hold(const struct role_options *options)
+{
+    struct opening self;
+    double end = now() + options->seconds, next;
+
+    opening_init(&self, options);
+    open_flows(&self);
+    printf("{\"begun\": %u, \"answered\": %u}\n", self.begun, self.answers);
+    fflush(stdout);
+    for (uint32_t flow = 0; now() < end; flow = (flow + 1) % options->flows) {
+        next = now() + options->keepalive / options->flows;
+        request(self.frames, options, flow);
+        opening_hear(&self);
+        frames_send(self.frames);
+        while (now() < next)
+            frames_wait(self.frames, (int)((next - now()) * 1000) + 1);
+    }
+    free(self.answered);
+    frames_close(self.frames);
+    return 0;
+}

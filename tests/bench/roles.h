@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What homeport-load can be. Each role is bounded in time, prints one line of JSON (but for the sink) and returns the
+ * exit status. */
+#ifndef BENCH_ROLES_H
+#define BENCH_ROLES_H
+
+#include <stdint.h>
+
+struct role_options {
+    const char *device;
+    uint8_t hardware[6];          /* of the other end of the wire */
+    uint32_t to;                  /* host order */
+    uint32_t from;                /* flow N comes from this address + N, host order */
+    uint16_t port;                /* everybody's */
+    uint32_t flows, window, size; /* window: requests in flight, of a flow (drive) or in all (newflows, hold) */
+    double seconds, warmup, keepalive;
+    volatile uint64_t *count; /* datagrams at the sink, in a file that both ends map */
+};
+
+/* Sends every datagram for the port back to where it came from, whatever address it was for, and counts. */
+int role_sink(const struct role_options *options);
+/* Each flow sends its window, and the next window when all responses are there: responses a second, and what the sink
+ * got meanwhile. */
+int role_drive(const struct role_options *options);
+/* Each request is a flow's first: answered flows a second. */
+int role_newflows(const struct role_options *options);
+/* Opens flows, says so, and keeps them alive, one after the other. */
+int role_hold(const struct role_options *options);
+
+#endif
