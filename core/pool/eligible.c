@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Who may serve whom: the server states of config.md, group health, limits. One load of the server's word, and for
- * limits the monitor's last recount. The table, rule by rule:
+ * limits the monitor's last recount. The table, rule by rule; "moves" means elsewhere, and the record with it:
  *
- *   state              key without record   record, not heard       record with a live session   its datagrams
- *   enabled            may be picked        honoured                honoured                     pass
- *   drain              elsewhere            honoured, extended      honoured                     pass
- *   offline            elsewhere            moves                   honoured, not extended       pass
- *   down, IKE service  elsewhere            IKE_SA_INIT: moves; else honoured (both)             the same
- *   down, other UDP    elsewhere            moves                   moves                        decided anew
- *   down, TCP          elsewhere            elsewhere, record stays the same                     pass
- *   disabled           elsewhere            moves                   moves                        decided anew (IKE:
- * only IKE_SA_INIT, else dropped) taken out of pool  elsewhere            as drain                as drain pass never
- * in the pool  elsewhere            elsewhere, record stays the same                     pass */
+ *   state              no record   record, not heard       record, live session       datagrams of the session
+ *   enabled            may pick    honoured                honoured                   pass
+ *   drain              elsewhere   honoured, extended      honoured                   pass
+ *   offline            elsewhere   moves                   honoured, not extended     pass
+ *   down, IKE          elsewhere   IKE_SA_INIT moves,      the same                   the same
+ *                                  else honoured
+ *   down, other UDP    elsewhere   moves                   moves                      decided anew
+ *   down, TCP          elsewhere   record stays            the same                   pass
+ *   disabled           elsewhere   moves                   moves                      decided anew; IKE: dropped
+ *                                                                                     but for IKE_SA_INIT
+ *   taken out of pool  elsewhere   as drain                as drain                   pass
+ *   never in the pool  elsewhere   record stays            the same                   pass */
 #include "pool/scheduler.h"
 
 #include <string.h>

@@ -134,5 +134,8 @@ void watchdog_look(struct master *self, uint64_t now_ms)
         }
         child->inside_seen = inside;
         child->calls_seen = calls;
+        if (child->state == CHILD_STARTING && child->generation == self->running &&
+            now_ms - slot->started_ms > PREPARE_LIMIT_MS)
+            child_kill(child); /* a replacement that does not get ready; a reload has a deadline of its own */
     }
 }

@@ -15,6 +15,7 @@
 #include "process/source.h"
 #include <errno.h>
 #include <jansson.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,7 +44,7 @@ static char *answer_text(const struct reload *reload, const struct error *error)
 {
     json_t *answer = json_pack("{s:b, s:s*}", "ok", error->code == 0, "diagnostics",
                                reload->text != NULL && reload->text[0] != '\0' ? reload->text : NULL);
-    char *text;
+    char *text, *line;
 
     if (error->code != 0) {
         json_object_set_new(answer, "error", json_string(error->what));
@@ -51,10 +52,13 @@ static char *answer_text(const struct reload *reload, const struct error *error)
     }
     text = json_dumps(answer, JSON_COMPACT | JSON_ENSURE_ASCII);
     json_decref(answer);
-    return text;
+    if (text == NULL || asprintf(&line, "%s\n", text) < 0)
+        line = NULL;
+    free(text);
+    return line;
 }
 
-static void answer(struct reload *reload, const struct error *error)
+static void answer(struct reload *reload, struct log *log, const struct error *error)
 {
     char *text = reload->waiter_count > 0 ? answer_text(reload, error) : NULL;
 
@@ -62,8 +66,8 @@ static void answer(struct reload *reload, const struct error *error)
         int connection = reload->waiters[i];
 
         /* Small enough for the socket's buffer; who reads too slowly for that gets what fits. */
-        if (text != NULL && write(connection, text, strlen(text)) > 0 && write(connection, "\n", 1) > 0)
-            fsync(connection);
+        if (text != NULL && write(connection, text, strlen(text)) < 0)
+            log_write(log, LOG_WARNING, "who asked for the reload has gone: %s", strerror(errno));
         close(connection);
     }
     reload->waiter_count = 0;
@@ -84,7 +88,7 @@ static void finish(struct master *self, const struct error *error)
 {
     struct reload *reload = self->reload;
 
-    answer(reload, error);
+    answer(reload, &self->log, error);
     self->reload = NULL;
     if (reload->again && !self->stopping) {
         begin(self);
@@ -241,14 +245,29 @@ static int prepare(struct master *self, const struct plan *plan, struct error *e
     return status;
 }
 
+/* As they are in the text form, FILE:LINE:COLUMN first; a JSON log stays one. Like any log line they never wait for who
+ * reads standard error. */
+static void report_findings(struct master *self, const char *text, enum log_level level)
+{
+    while (*text != '\0') {
+        int length = (int)strcspn(text, "\n");
+        struct pollfd ready = {.fd = self->log.fd, .events = POLLOUT};
+
+        if (self->log.format == LOG_JSON)
+            log_write(&self->log, level, "%.*s", length, text);
+        else if (poll(&ready, 1, 0) != 1 || dprintf(self->log.fd, "%.*s\n", length, text) < 0)
+            self->log.dropped++;
+        text += length + (text[length] == '\n');
+    }
+}
+
 static void on_checked(void *arg, const struct plan *plan, const char *text, const struct error *why)
 {
     struct master *self = arg;
     struct error error = *why;
 
     self->reload->text = strdup(text);
-    if (text[0] != '\0' && write(STDERR_FILENO, text, strlen(text)) < 0)
-        self->log.dropped++;
+    report_findings(self, text, plan == NULL ? LOG_ERROR : LOG_WARNING);
     if (plan == NULL || prepare(self, plan, &error) < 0)
         fail(self, &error);
 }

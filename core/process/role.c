@@ -54,7 +54,7 @@ static int open_all(struct role *role, char **argv, struct error *error)
         return status;
     role->self = &role->segment->processes[role->slot % SEGMENT_PROCESSES];
     last_words_install(role->self);
-    status = sandbox_enter(uid, gid, getppid(), error);
+    status = sandbox_enter(uid, gid, atomic_load(&role->segment->processes[0].pid), error);
     if (status == 0)
         status = read_config(role, argv[6], error);
     if (status < 0)
