@@ -2,8 +2,10 @@
 #include "cli/verbs.h"
 #include "process/process.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 static const struct verb {
     const char *name;
@@ -33,10 +35,25 @@ static void print_usage(FILE *stream)
     fputs("\nhomeport VERB --help says more; the manual is homeport(8).\n", stream);
 }
 
+/* Standard input, output and error are there, if need be as /dev/null: else the first files that are opened would be
+ * taken for them. */
+static void open_standard_files(void)
+{
+    int fd;
+
+    do
+        fd = open("/dev/null", O_RDWR);
+    while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd >= 0)
+        close(fd);
+}
+
 int main(int argc, char **argv)
 {
-    int status = process_role_main(argc, argv);
+    int status;
 
+    open_standard_files();
+    status = process_role_main(argc, argv);
     if (status >= 0)
         return status;
     if (argc < 2) {

@@ -144,7 +144,8 @@ static const char *linker_text(const char *path)
         return "no reason given";
     if (strncmp(text, path, length) == 0 && strncmp(text + length, ": ", 2) == 0)
         text += length + 2;
-    return text;
+    /* Said of a file that is there: the linker passes over what is built for another machine. */
+    return strncmp(text, "cannot open shared object file: No such file", 44) == 0 ? "built for another machine" : text;
 }
 
 static int open_file(void **out, const char *path, struct error *error)

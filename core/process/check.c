@@ -3,6 +3,7 @@
  * when it has ended with status 0 and a valid plan.
  * Fails: the file is wrong        -> status 1, the findings are in the text
  *        a plugin crashes         -> the child dies of a signal; plan->doing says inside what
+ *        a plugin calls exit()    -> likewise
  *        a plugin hangs           -> killed after CHECK_LIMIT_MS, plan->doing says inside what
  *        the plan is not credible -> refused: nothing of it is used */
 #include "process/check.h"
@@ -69,12 +70,14 @@ static void judge(struct check *self, int64_t status, int number, struct error *
     } else if (number != 0) {
         error_set(error, -EFAULT, "the check died by signal %d%s%s", number, self->plan->doing[0] ? " inside " : "",
                   self->plan->doing);
+    } else if (self->plan->doing[0] != '\0') {
+        error_set(error, -EFAULT, "%s ended the check with status %lld", self->plan->doing, (long long)status);
     } else if (status != 0) {
         error_set(error, -EINVAL, "the configuration has errors");
     } else if (!plan_valid(self->plan)) {
         error_set(error, -EPROTO, "the check ended without a usable plan");
     }
-    if ((self->hung || number != 0) && self->plan->doing[0] != '\0')
+    if (self->plan->doing[0] != '\0')
         error_next(error, "that plugin must be mended or taken out of the file");
 }
 

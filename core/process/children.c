@@ -40,6 +40,14 @@ static void on_ready(struct child *child)
     lanes_advance(child->master);
 }
 
+static void say_failed(struct child *child, const char *text)
+{
+    struct error error = {0};
+
+    error_set(&error, -ECHILD, "%s", text); /* cause and next step, as the child has put them */
+    reload_child_failed(child->master, child, &error);
+}
+
 static void on_message(void *arg, const struct message *message, int *descriptors, uint32_t count)
 {
     struct child *child = arg;
@@ -52,7 +60,7 @@ static void on_message(void *arg, const struct message *message, int *descriptor
     if (message->kind == MESSAGE_READY)
         on_ready(child);
     else if (message->kind == MESSAGE_FAILED)
-        reload_child_failed(master, child, message->text);
+        say_failed(child, message->text);
     else if (message->kind == MESSAGE_TAKEN && about_lane)
         lanes_taken(master, child, message->lanes[0]);
     else if (message->kind == MESSAGE_GIVEN && about_lane)
@@ -172,7 +180,7 @@ int child_start(struct master *self, struct generation *generation, enum process
         generation->monitor = child;
     else
         generation->workers[number] = child;
-    return role == PROCESS_WORKER ? listeners_send(generation, child, self->segment->lane_count) : 0;
+    return role == PROCESS_WORKER ? listeners_send(generation, child, self->segment->lane_count, error) : 0;
 }
 
 void child_say(struct child *child, enum message_kind kind)

@@ -2,11 +2,13 @@
 /* Why a process died, who is to blame, and when the next one starts (I4).
  * Inside a plugin (the breadcrumb says so, or the watchdog killed it there): the log names plugin and operation; the
  * second time within QUARANTINE_MS its profile is quarantined until the next reload; the worker is back at once.
- * In our own code: back at once, from the third death within QUARANTINE_MS with a growing pause. */
+ * In our own code: back at once, from the third death within QUARANTINE_MS with a growing pause.
+ * Before it was ready, in a start or reload: that fails, and says why; nobody else is blamed. */
 #include "process/master.h"
 
 #include "base/clock.h"
 #include "plugin/plugin.h"
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -21,35 +23,56 @@ static uint32_t place(const struct child *child) /* in pauses and deaths */
     return child->role == PROCESS_MONITOR ? child->generation->plan->workers : child->number;
 }
 
-static void blame_plugin(struct master *self, const struct child *child, const char *how, uint64_t now_ms)
+static void profile_name(const struct master *self, const struct child *child, char name[SEGMENT_NAME])
+{
+    const struct process_slot *slot = &self->segment->processes[child->slot];
+
+    memcpy(name, self->segment->profiles[slot->inside_profile % SEGMENT_PROFILES].name, SEGMENT_NAME);
+    name[SEGMENT_NAME - 1] = '\0';
+}
+
+/* "died by signal 11 inside create of the plugin of profile NAME", or with what it said last. */
+static void describe(struct error *out, const struct master *self, const struct child *child, int64_t status,
+                     int number)
+{
+    const struct process_slot *slot = &self->segment->processes[child->slot];
+    char how[64], words[sizeof slot->last_words], profile[SEGMENT_NAME];
+
+    if (child->hung)
+        snprintf(how, sizeof how, "hung and was killed");
+    else if (number != 0)
+        snprintf(how, sizeof how, "died by signal %d", number);
+    else
+        snprintf(how, sizeof how, "ended with status %lld", (long long)status);
+    profile_name(self, child, profile);
+    memcpy(words, slot->last_words, sizeof words);
+    words[sizeof words - 1] = '\0';
+    if (slot->inside_since_ms != 0)
+        error_set(out, -ECHILD, "%s inside %s of the plugin of profile %s", how,
+                  plugin_operation_name(slot->inside_operation), profile);
+    else
+        error_set(out, -ECHILD, "%s%s%s", how, words[0] ? "; its last words: " : "", words);
+}
+
+static void blame_plugin(struct master *self, const struct child *child, uint64_t now_ms)
 {
     const struct process_slot *slot = &self->segment->processes[child->slot];
     struct profile_slot *profile = &self->segment->profiles[slot->inside_profile % SEGMENT_PROFILES];
-    char profile_name[SEGMENT_NAME], name[32];
+    char name[SEGMENT_NAME];
 
-    memcpy(profile_name, profile->name, sizeof profile_name);
-    profile_name[sizeof profile_name - 1] = '\0';
-    log_write(&self->log, LOG_ERROR, "%s %s inside %s of the plugin of profile %s", child_name(child, name), how,
-              plugin_operation_name(slot->inside_operation), profile_name);
     if (profile->deaths > 0 && now_ms - profile->last_death_ms < QUARANTINE_MS) {
+        profile_name(self, child, name);
         atomic_store(&profile->quarantined, 1);
-        log_write(&self->log, LOG_ERROR, "profile %s is quarantined until the next reload: on_failure decides",
-                  profile_name);
+        log_write(&self->log, LOG_ERROR, "profile %s is quarantined until the next reload: on_failure decides", name);
     }
     profile->deaths++;
     profile->last_death_ms = now_ms;
 }
 
-static void blame_ourselves(struct master *self, struct child *child, const char *how, uint64_t now_ms)
+static void blame_ourselves(const struct child *child, uint64_t now_ms)
 {
-    struct process_slot *slot = &self->segment->processes[child->slot];
     struct deaths *deaths = &child->generation->deaths[place(child)];
-    char words[sizeof slot->last_words], name[32];
 
-    memcpy(words, slot->last_words, sizeof words);
-    words[sizeof words - 1] = '\0';
-    log_write(&self->log, LOG_ERROR, "%s %s%s%s", child_name(child, name), how, words[0] ? "; its last words: " : "",
-              words);
     deaths->in_a_row = now_ms - deaths->last_ms < QUARANTINE_MS ? deaths->in_a_row + 1 : 1;
     deaths->last_ms = now_ms;
     if (deaths->in_a_row >= 3) {
@@ -59,35 +82,45 @@ static void blame_ourselves(struct master *self, struct child *child, const char
     }
 }
 
+/* One that was not to die. A successor that is being prepared answers to its start or reload alone: what the plugin
+ * does in it is no fault of the one that runs. */
+static void death_judge(struct master *self, struct child *child, bool inside, struct error *how)
+{
+    uint64_t now_ms = clock_now_ms();
+    char name[32];
+
+    if (child->generation == self->next) {
+        if (inside)
+            error_next(how, "that plugin must be mended or taken out of the file");
+        reload_child_failed(self, child, how);
+        return;
+    }
+    log_write(&self->log, LOG_ERROR, "%s %s", child_name(child, name), how->what);
+    if (inside)
+        blame_plugin(self, child, now_ms);
+    else
+        blame_ourselves(child, now_ms);
+}
+
 void child_died(struct child *child, int64_t status, int number)
 {
     struct master *self = child->master;
-    const struct process_slot *slot = &self->segment->processes[child->slot];
-    uint64_t now_ms = clock_now_ms();
     bool expected = child->state == CHILD_LEAVING || self->stopping;
-    char how[64];
+    bool inside = self->segment->processes[child->slot].inside_since_ms != 0;
+    struct error how = {0};
 
-    if (child->hung)
-        snprintf(how, sizeof how, "hung and was killed");
-    else if (number != 0)
-        snprintf(how, sizeof how, "died by signal %d", number);
-    else
-        snprintf(how, sizeof how, "ended with status %lld", (long long)status);
-    if (!expected && slot->inside_since_ms != 0)
-        blame_plugin(self, child, how, now_ms);
-    else if (!expected)
-        blame_ourselves(self, child, how, now_ms);
-    process_end(self->segment, child->slot);
+    describe(&how, self, child, status, number);
     if (child->generation->monitor == child)
         child->generation->monitor = NULL;
     if (child->role == PROCESS_WORKER && child->generation->workers[child->number] == child)
         child->generation->workers[child->number] = NULL;
-    if (child->generation == self->next && !expected)
-        reload_child_failed(self, child, how);
+    if (!expected)
+        death_judge(self, child, inside, &how);
+    process_end(self->segment, child->slot);
     lanes_child_died(self, child);
     generation_release(self, child->generation);
     if (!self->stopping)
-        respawn_due(self, now_ms);
+        respawn_due(self, clock_now_ms());
     else if (self->children == NULL)
         master_stop(self, self->status);
 }

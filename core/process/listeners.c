@@ -7,9 +7,40 @@
 #include "relay/relay.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+/* Others' sockets of the same user would join our SO_REUSEPORT group, or we theirs, and take each other's datagrams:
+ * whoever binds without that option is told that somebody is there. Other errors are those of the real socket. */
+static int check_free(const struct hp_endpoint *address, struct error *error)
+{
+    struct sockaddr_storage name;
+    socklen_t size = endpoint_to_sockaddr(address, &name);
+    int fd = socket(name.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0), on = 1;
+    bool taken = false;
+    char text[ENDPOINT_TEXT];
+
+    if (fd >= 0 && setsockopt(fd, IPPROTO_IP, IP_FREEBIND, &on, sizeof on) == 0)
+        taken = bind(fd, (const struct sockaddr *)&name, size) < 0 && errno == EADDRINUSE;
+    if (fd >= 0)
+        close(fd);
+    if (!taken)
+        return 0;
+    error_set(error, -EADDRINUSE, "%s is in use", endpoint_format(address, text));
+    return error_next(error, "see who has it: ss -lunp 'sport = :%u'; or change `listen` of this service",
+                      address->port);
+}
+
+/* The generation before listens on this port: its own sockets would say no. */
+static bool is_ours(const struct generation *generation, const struct hp_endpoint *address)
+{
+    for (uint32_t i = 0; generation != NULL && i < generation->listener_count; i++)
+        if (generation->listeners[i].address.port == address->port)
+            return true;
+    return false;
+}
 
 static const struct listener *find(const struct generation *generation, const struct listener *like)
 {
@@ -54,6 +85,9 @@ int listeners_open(struct generation *generation, const struct generation *befor
 {
     const struct plan *plan = generation->plan;
 
+    for (uint32_t i = 0; i < plan->listener_count; i++) /* before the first of ours is there */
+        if (!is_ours(before, &plan->listeners[i].address) && check_free(&plan->listeners[i].address, error) < 0)
+            return error_under(error, "service %s", plan->listeners[i].service);
     for (uint32_t i = 0; i < plan->listener_count; i++) {
         struct listener *listener = &generation->listeners[i];
         int status;
@@ -82,7 +116,7 @@ void listeners_close(struct generation *generation, uint32_t lanes)
     generation->listener_count = 0;
 }
 
-int listeners_send(const struct generation *generation, struct child *worker, uint32_t lanes)
+int listeners_send(const struct generation *generation, struct child *worker, uint32_t lanes, struct error *error)
 {
     struct message message = {.kind = MESSAGE_LISTENERS};
     int sockets[MESSAGE_ITEMS], status = 0;
@@ -99,5 +133,7 @@ int listeners_send(const struct generation *generation, struct child *worker, ui
         }
     if (message.count > 0 && status == 0)
         status = channel_send(worker->channel, &message, sockets, message.count);
-    return status;
+    if (status == 0 || status == -EPIPE || status == -ECONNRESET)
+        return 0;
+    return error_set(error, status, "cannot pass listening sockets on: %s", strerror(-status));
 }

@@ -102,7 +102,8 @@ void state_folder_close(struct master *self);
 /* listeners.c. Sockets that the generation before has for the same address are used again (dup). */
 int listeners_open(struct generation *generation, const struct generation *before, uint32_t lanes, struct error *error);
 void listeners_close(struct generation *generation, uint32_t lanes);
-int listeners_send(const struct generation *generation, struct child *worker, uint32_t lanes);
+/* A worker that is gone already is no error: its end says why. */
+int listeners_send(const struct generation *generation, struct child *worker, uint32_t lanes, struct error *error);
 
 /* generation.c */
 struct generation *generation_make(const struct plan *plan,
@@ -138,7 +139,7 @@ void respawn_due(struct master *self, uint64_t now_ms);
 /* reload.c. connection: who wants to know how it went, or -1. */
 void reload_request(struct master *self, int connection);
 void reload_child_ready(struct master *self, struct child *child);
-void reload_child_failed(struct master *self, struct child *child, const char *why);
+void reload_child_failed(struct master *self, struct child *child, struct error *why);
 void reload_deadline(struct master *self, uint64_t now_ms);
 void reload_lanes_served(struct master *self);
 void reload_abandon(struct master *self); /* the daemon stops */

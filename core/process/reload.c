@@ -38,7 +38,7 @@ struct reload {
     uint32_t later_count;
 };
 
-static void begin(struct master *self);
+static void begin(struct master *self, const int *waiters, uint32_t count);
 
 static char *answer_text(const struct reload *reload, const struct error *error)
 {
@@ -91,12 +91,8 @@ static void finish(struct master *self, const struct error *error)
     answer(reload, &self->log, error);
     self->reload = NULL;
     if (reload->again && !self->stopping) {
-        begin(self);
-        if (self->reload != NULL) {
-            memcpy(self->reload->waiters, reload->later, sizeof reload->later);
-            self->reload->waiter_count = reload->later_count;
-            reload->later_count = 0;
-        }
+        begin(self, reload->later, reload->later_count);
+        reload->later_count = 0;
     }
     while (reload->later_count > 0)
         close(reload->later[--reload->later_count]);
@@ -267,20 +263,27 @@ static void on_checked(void *arg, const struct plan *plan, const char *text, con
     struct error error = *why;
 
     self->reload->text = strdup(text);
+    if (plan != NULL)
+        self->log.format = (enum log_format)plan->log_format;
     report_findings(self, text, plan == NULL ? LOG_ERROR : LOG_WARNING);
     if (plan == NULL || prepare(self, plan, &error) < 0)
         fail(self, &error);
 }
 
-static void begin(struct master *self)
+/* Takes over the connections that wait for the answer: it may come at once. */
+static void begin(struct master *self, const int *waiters, uint32_t count)
 {
     struct reload *reload = calloc(1, sizeof *reload);
     struct error error = {0};
 
     if (reload == NULL) {
         log_write(&self->log, LOG_ERROR, "no memory for a reload");
+        while (count > 0)
+            close(waiters[--count]);
         return;
     }
+    for (; reload->waiter_count < count; reload->waiter_count++)
+        reload->waiters[reload->waiter_count] = waiters[reload->waiter_count];
     reload->source = -1;
     self->reload = reload;
     if (source_read(&reload->source, self->path, &error) < 0 ||
@@ -291,24 +294,16 @@ static void begin(struct master *self)
 void reload_request(struct master *self, int connection)
 {
     struct reload *reload = self->reload;
-    bool busy = reload != NULL;
 
-    if (!busy)
-        begin(self);
-    reload = self->reload;
-    if (connection < 0) {
-        if (busy)
-            reload->again = true;
+    if (reload == NULL) {
+        begin(self, &connection, connection >= 0 ? 1 : 0);
         return;
     }
-    if (reload == NULL || (busy && reload->later_count == WAITERS)) {
+    reload->again = true;
+    if (connection >= 0 && reload->later_count == WAITERS)
         close(connection);
-    } else if (busy) {
-        reload->again = true;
+    else if (connection >= 0)
         reload->later[reload->later_count++] = connection;
-    } else {
-        reload->waiters[reload->waiter_count++] = connection;
-    }
 }
 
 /* Everybody is ready: from here on nothing can be refused any more. */
@@ -338,18 +333,15 @@ void reload_child_ready(struct master *self, struct child *child)
         commit(self);
 }
 
-void reload_child_failed(struct master *self, struct child *child, const char *why)
+void reload_child_failed(struct master *self, struct child *child, struct error *why)
 {
-    struct error error = {0};
     char name[32];
 
-    if (child->generation != self->next || self->next == NULL) {
-        if (child->state == CHILD_STARTING)
-            log_write(&self->log, LOG_ERROR, "%s cannot start: %s", child_name(child, name), why);
-        return;
-    }
-    error_set(&error, -ECHILD, "%s cannot start: %s", child_name(child, name), why);
-    fail(self, &error);
+    error_under(why, "%s cannot start", child_name(child, name));
+    if (child->generation == self->next && self->next != NULL)
+        fail(self, why);
+    else if (child->state == CHILD_STARTING)
+        log_failure(&self->log, LOG_ERROR, why);
 }
 
 void reload_deadline(struct master *self, uint64_t now_ms)

@@ -45,13 +45,27 @@ static int open_folder(struct master *self, const struct plan *plan, struct erro
     }
     self->folder = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (self->folder < 0) {
-        error_set(error, -errno, "cannot open the state folder %s: %s", path, strerror(errno));
+        int code = -errno;
+
+        error_set(error, code, "cannot open the state folder %s: %s", path, strerror(errno));
+        if (code == -EACCES)
+            return error_next(error, "give it to user %u, or name another with `state:`", geteuid());
         return error_next(error, "it must be a folder of its own, not a link");
     }
     if (made && geteuid() == 0 && (fchown(self->folder, 0, plan->gid) < 0 || fchmod(self->folder, 0750) < 0))
         return error_set(error, -errno, "cannot give the state folder %s to group %u: %s", path, plan->gid,
                          strerror(errno));
     return check_folder(self->folder, path, error);
+}
+
+static int lock_failed(const struct plan *plan, struct error *error)
+{
+    int code = -errno;
+
+    error_set(error, code, "cannot open %s/master.lock: %s", plan->state, strerror(errno));
+    if (code == -EROFS)
+        return error_next(error, "name a folder that can be written with `state:`");
+    return error_next(error, "find out who put it there, then remove it");
 }
 
 static int lock_folder(struct master *self, const struct plan *plan, struct error *error)
@@ -61,7 +75,7 @@ static int lock_folder(struct master *self, const struct plan *plan, struct erro
 
     self->lock = openat(self->folder, "master.lock", O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0640);
     if (self->lock < 0)
-        return error_set(error, -errno, "cannot open %s/master.lock: %s", plan->state, strerror(errno));
+        return lock_failed(plan, error);
     if (fcntl(self->lock, F_SETLK, &lock) < 0) {
         pid_t pid = fcntl(self->lock, F_GETLK, &lock) == 0 && lock.l_type != F_UNLCK ? lock.l_pid : 0;
 

@@ -15,7 +15,7 @@ static void server_answered(struct relay *relay, const struct path *path)
 {
     _Atomic uint64_t *answered_ms = &relay->segment->servers[path->row->server % SEGMENT_SERVERS].answered_ms;
 
-    if (relay->now_ms - atomic_load_explicit(answered_ms, memory_order_relaxed) >= 1000)
+    if (relay->now_ms - atomic_load_explicit(answered_ms, memory_order_relaxed) >= 50)
         atomic_store_explicit(answered_ms, relay->now_ms, memory_order_relaxed);
 }
 

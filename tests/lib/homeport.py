@@ -11,9 +11,13 @@ $HOMEPORT, or build/core/homeport of the source tree.
         assert client.connect()
         assert site.server_of(client) is not None
 """
+import atexit
 import contextlib
+import functools
+import glob
 import json
 import os
+import pathlib
 import random
 import re
 import shutil
@@ -29,9 +33,39 @@ from ike import Client, Responder, udp_socket
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
+@functools.cache
 def binary():
-    """The daemon under test."""
-    return os.path.abspath(os.environ.get("HOMEPORT", os.path.join(ROOT, "build", "core", "homeport")))
+    """The daemon under test. As root, its workers and its check child become another user before they load plugins: from
+    a build tree that others cannot enter (a checkout in /root) this is a copy of the tree's binary and plugins."""
+    built = os.path.abspath(os.environ.get("HOMEPORT", os.path.join(ROOT, "build", "core", "homeport")))
+    if os.geteuid() != 0 or not os.path.exists(built) or others_can_enter(os.path.dirname(built)):
+        return built
+    folder = tempfile.mkdtemp(prefix="homeport-tree-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return copy_tree(built, folder)
+
+
+def others_can_enter(folder):
+    return all(os.stat(part).st_mode & 0o001 for part in (folder, *pathlib.Path(folder).parents))
+
+
+def copy_tree(built, folder):
+    """Copies what a user needs of a build tree to a folder that everybody can read: the binary, its plugins, and the
+    sample configurations where the demo looks for them. Returns the path of the binary."""
+    target = os.path.join(folder, "build", "core", "homeport")
+    plugins = os.path.join(os.path.dirname(os.path.dirname(built)), "plugins")
+    copies = {built: target}
+    for path in glob.glob(os.path.join(plugins, "*", "*.so")):
+        copies[path] = os.path.join(folder, "build", "plugins", os.path.relpath(path, plugins))
+    for path in glob.glob(os.path.join(ROOT, "configs", "*.yaml")):
+        copies[path] = os.path.join(folder, "configs", os.path.basename(path))
+    for source, path in copies.items():
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        shutil.copyfile(source, path)
+        os.chmod(path, 0o755)
+    for path, _, _ in os.walk(folder):
+        os.chmod(path, 0o755)
+    return target
 
 
 def wait_for(predicate, timeout=10.0, what="the awaited thing"):

@@ -29,9 +29,14 @@ static const char usage[] =
     "for each way of persistence, and shows which clients came home. Then it keeps the last\n"
     "one running until Ctrl-C.\n"
     "\n"
-    "  --once    end after the table; 0 only if each vendor's way connected all clients and\n"
-    "            source_address did not\n"
-    "  --seed N  start the clients in the order of an earlier demo\n";
+    "options:\n"
+    "  --once      end after the table; 0 only if each vendor's way connected all clients and\n"
+    "              source_address did not\n"
+    "  --seed N    start the clients in the order of an earlier demo\n"
+    "  -h, --help  this text\n"
+    "\n"
+    "example:\n"
+    "  homeport demo --once\n";
 
 /* 0, or the exit status + 1. */
 static int read_options(struct demo *self, int argc, char **argv)
@@ -72,21 +77,26 @@ static void tell_beginning(struct demo *self)
     console_line(&self->console, "%s", "");
 }
 
+static void tell_verb(struct demo *self, const char *verb, const char *what)
+{
+    console_line(&self->console, "  # %s\n  %s %s -c %s", what, self->self, verb, self->config);
+}
+
 static void tell_what_to_try(struct demo *self)
 {
-    char pids[128] = "";
-
-    for (size_t i = 0, at = 0; i < DEMO_SERVERS; i++)
-        at += (size_t)snprintf(pids + at, sizeof pids - at, "%s%s %d", i == 0 ? "" : ", ", self->servers[i],
-                               (int)responders_pid(self->responders, (uint32_t)i));
+    console_line(&self->console, "\n%s goes on, until Ctrl-C. In another terminal:", self->run->name);
+    tell_verb(self, "status", "its processes, and what they have done");
+    tell_verb(self, "sessions", "who talks to which server");
+    tell_verb(self, "affinity --explain 127.10.0.7", "where a client belongs, and why");
+    tell_verb(self, "reload", "new processes, and everybody stays at home");
     console_line(&self->console,
-                 "\n%s goes on, until Ctrl-C. In another terminal:\n"
-                 "  %s status -c %s\n"
-                 "  %s sessions -c %s\n"
-                 "  %s affinity -c %s --explain 127.10.0.7\n"
-                 "  kill -9 PID            of a worker, by `status`: everybody stays at home\n"
-                 "  kill PID               of a server (%s): its clients connect anew\n",
-                 self->run->name, self->self, self->config, self->self, self->config, self->self, self->config, pids);
+                 "  # a worker dies: everybody stays at home\n"
+                 "  kill -9 $(pgrep -P %d -f _worker | head -n 1)\n"
+                 "  # a server dies: its clients connect anew, with another",
+                 (int)daemon_pid(self->daemon));
+    for (uint32_t i = 0; i < DEMO_SERVERS; i++)
+        console_line(&self->console, "  kill %-7d  # %s", (int)responders_pid(self->responders, i), self->servers[i]);
+    console_line(&self->console, "%s", "");
 }
 
 static void keep_running(struct demo *self)

@@ -28,6 +28,7 @@ struct demo {
     struct place place;
     char self[PATH_MAX];            /* this binary */
     char configs[PATH_MAX];         /* where NAME.yaml is */
+    char plugins[PATH_MAX];         /* where NAME/NAME.so is; "" wherever the daemon looks by itself */
     char folder[64];                /* ours, removed at the end; "" none yet */
     char config[128];               /* the file of this run */
     char servers[DEMO_SERVERS][32]; /* their names in it */

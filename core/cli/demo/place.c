@@ -80,7 +80,12 @@ static int try_port(uint16_t port, struct error *error)
 
 static bool take_pair(struct place *place, uint16_t ike, uint16_t nat_t, struct error *error)
 {
+    struct sockaddr_in claim = loopback(30, 2, ike);
+
     if (try_port(ike, error) < 0 || try_port(nat_t, error) < 0)
+        return false;
+    place->claim = place_bind(&claim, error);
+    if (place->claim < 0)
         return false;
     place->ike = ike;
     place->nat_t = nat_t;
@@ -89,7 +94,7 @@ static bool take_pair(struct place *place, uint16_t ike, uint16_t nat_t, struct 
 
 int place_choose(struct place *place, struct error *error)
 {
-    *place = (struct place){.high = false};
+    *place = (struct place){.claim = -1};
     if (take_pair(place, 500, 4500, &place->error))
         return 0;
     place->high = true;
@@ -98,4 +103,11 @@ int place_choose(struct place *place, struct error *error)
             return 0;
     }
     return error_under(error, "no free pair of ports from %u on", HIGH_IKE);
+}
+
+void place_release(struct place *place)
+{
+    if (place->claim >= 0)
+        close(place->claim);
+    place->claim = -1;
 }

@@ -14,6 +14,7 @@
 
 struct place {
     uint16_t ike, nat_t;
+    int claim;          /* a socket that keeps other demos from these ports; -1: none */
     bool high;          /* not 500 and 4500 */
     struct error error; /* why not */
 };
@@ -23,8 +24,10 @@ struct sockaddr_in place_server(uint32_t server, uint16_t port);
 struct sockaddr_in place_client(uint32_t client, uint16_t port);
 const char *place_text(const struct sockaddr_in *address, char text[INET_ADDRSTRLEN]); /* without the port */
 
-/* Finds two ports that every address above can bind now. Errors: -EADDRINUSE no pair is free. */
+/* Finds two ports that every address above can bind now, and that no other demo has. Errors: -EADDRINUSE no pair is
+ * free; then there is nothing to release. */
 int place_choose(struct place *place, struct error *error);
+void place_release(struct place *place);
 /* A non-blocking UDP socket bound to the address. Returns the descriptor or a negative errno value. */
 int place_bind(const struct sockaddr_in *address, struct error *error);
 

@@ -18,11 +18,18 @@ static const char *text_of(yaml_document_t *document, int node)
     return found != NULL && found->type == YAML_SCALAR_NODE ? (const char *)found->data.scalar.value : "";
 }
 
+static bool is_mapping(yaml_document_t *document, int node)
+{
+    yaml_node_t *found = yaml_document_get_node(document, node);
+
+    return found != NULL && found->type == YAML_MAPPING_NODE;
+}
+
 static yaml_node_pair_t *find_pair(yaml_document_t *document, int mapping, const char *key)
 {
     yaml_node_t *node = yaml_document_get_node(document, mapping);
 
-    if (node == NULL || node->type != YAML_MAPPING_NODE)
+    if (!is_mapping(document, mapping))
         return NULL;
     for (yaml_node_pair_t *pair = node->data.mapping.pairs.start; pair < node->data.mapping.pairs.top; pair++) {
         if (strcmp(text_of(document, pair->key), key) == 0)
@@ -43,25 +50,40 @@ static int add_text(yaml_document_t *document, const char *text, yaml_scalar_sty
     return yaml_document_add_scalar(document, NULL, (const yaml_char_t *)text, -1, style);
 }
 
-static int set(yaml_document_t *document, int mapping, const char *key, const char *text)
+static int set_node(yaml_document_t *document, int mapping, const char *key, int value)
 {
-    int value = add_text(document, text, YAML_DOUBLE_QUOTED_SCALAR_STYLE);
     yaml_node_pair_t *pair = find_pair(document, mapping, key);
+    int name;
 
     if (pair != NULL) {
         pair->value = value;
         return 0;
     }
-    return yaml_document_append_mapping_pair(document, mapping, add_text(document, key, YAML_PLAIN_SCALAR_STYLE), value)
-               ? 0
-               : -ENOMEM;
+    if (!is_mapping(document, mapping)) /* libyaml would abort */
+        return -EINVAL;
+    name = add_text(document, key, YAML_PLAIN_SCALAR_STYLE);
+    return yaml_document_append_mapping_pair(document, mapping, name, value) ? 0 : -ENOMEM;
+}
+
+static int set(yaml_document_t *document, int mapping, const char *key, const char *text)
+{
+    return set_node(document, mapping, key, add_text(document, text, YAML_DOUBLE_QUOTED_SCALAR_STYLE));
+}
+
+/* A list of one. */
+static int set_list(yaml_document_t *document, int mapping, const char *key, const char *text)
+{
+    int list = yaml_document_add_sequence(document, NULL, YAML_FLOW_SEQUENCE_STYLE);
+    int item = add_text(document, text, YAML_DOUBLE_QUOTED_SCALAR_STYLE);
+
+    return yaml_document_append_sequence_item(document, list, item) ? set_node(document, mapping, key, list) : -ENOMEM;
 }
 
 static size_t mapping_size(yaml_document_t *document, int mapping)
 {
     yaml_node_t *node = yaml_document_get_node(document, mapping);
 
-    if (node == NULL || node->type != YAML_MAPPING_NODE)
+    if (!is_mapping(document, mapping))
         return 0;
     return (size_t)(node->data.mapping.pairs.top - node->data.mapping.pairs.start);
 }
@@ -114,7 +136,8 @@ static int move_services(const struct rewrite *rewrite, yaml_document_t *documen
     for (size_t i = 0; i < mapping_size(document, services); i++) {
         int service = pair_at(document, services, i).value, listen = find(document, service, "listen");
         yaml_node_t *node = yaml_document_get_node(document, listen);
-        if (node != NULL && node->type == YAML_SEQUENCE_NODE && node->data.sequence.items.start != NULL)
+        if (node != NULL && node->type == YAML_SEQUENCE_NODE &&
+            node->data.sequence.items.start < node->data.sequence.items.top)
             listen = node->data.sequence.items.start[0]; /* one address is enough here */
         if (set(document, service, "listen", moved(rewrite->place, text_of(document, listen), text)) < 0)
             return error_set(error, -EINVAL, "service %s is no mapping",
@@ -132,6 +155,8 @@ static int move(struct rewrite *rewrite, yaml_document_t *document, struct error
     if (status == 0 && set(document, 1, "state", rewrite->state) < 0)
         status = error_set(error, -ENOMEM, "no memory for the configuration");
     if (status == 0 && rewrite->user != NULL && set(document, 1, "user", rewrite->user) < 0)
+        status = error_set(error, -ENOMEM, "no memory for the configuration");
+    if (status == 0 && rewrite->plugins != NULL && set_list(document, 1, "plugin_path", rewrite->plugins) < 0)
         status = error_set(error, -ENOMEM, "no memory for the configuration");
     return status;
 }

@@ -91,6 +91,8 @@ static int rewrite(struct demo *self, struct error *error)
     snprintf(state, sizeof state, "%s/%s", self->folder, self->run->name);
     if (geteuid() == 0 && getpwnam("homeport") == NULL)
         task.user = "nobody";
+    if (self->plugins[0] != '\0')
+        task.plugins = self->plugins;
     status = rewrite_config(&task, error);
     memcpy(self->servers, task.servers, sizeof self->servers);
     return status;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli/demo/demo.h"
+#include "cli/demo/plugins.h"
 
 #include <errno.h>
 #include <ftw.h>
@@ -7,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static void on_signal(uv_signal_t *handle, int number)
@@ -89,6 +91,23 @@ static int make_folder(struct demo *self, struct error *error)
     return 0;
 }
 
+/* Root's daemon loads them as a user of its own, who has to get to them. */
+static int share_plugins(struct demo *self, struct error *error)
+{
+    char shared[sizeof self->folder + 16];
+    int status;
+
+    plugins_find(self->plugins, self->self);
+    if (self->plugins[0] == '\0' || geteuid() != 0)
+        return 0;
+    if (chmod(self->folder, 0755) < 0)
+        return error_set(error, -errno, "cannot open %s to all: %s", self->folder, strerror(errno));
+    snprintf(shared, sizeof shared, "%s/plugins", self->folder);
+    status = plugins_copy(self->plugins, shared, error);
+    strcpy(self->plugins, shared);
+    return status;
+}
+
 int demo_open(struct demo *self, struct error *error)
 {
     int status = open_loop(self, error);
@@ -99,6 +118,8 @@ int demo_open(struct demo *self, struct error *error)
         status = place_choose(&self->place, error);
     if (status == 0)
         status = make_folder(self, error);
+    if (status == 0)
+        status = share_plugins(self, error);
     return status;
 }
 
@@ -120,6 +141,7 @@ void demo_close(struct demo *self)
 {
     if (self->folder[0] != '\0')
         (void)nftw(self->folder, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+    place_release(&self->place);
     if (self->open == 0)
         return;
     uv_close((uv_handle_t *)&self->timer, on_closed);

@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { REPEAT_MS = 5000 }; /* where nobody sees the line below */
+
 static void compose(const struct stay *self, char text[128])
 {
     uint32_t home = 0, moved = 0;
@@ -28,12 +30,15 @@ static void compose(const struct stay *self, char text[128])
 static void on_second(uv_timer_t *timer)
 {
     struct stay *self = timer->data;
-    unsigned seconds = (unsigned)((clock_now_ms() - self->since_ms) / 1000);
+    uint64_t now_ms = clock_now_ms();
+    unsigned seconds = (unsigned)((now_ms - self->since_ms) / 1000);
     char text[128];
 
     compose(self, text);
-    if (strcmp(text, self->said) != 0)
+    if (strcmp(text, self->said) != 0 || (!self->console->terminal && now_ms - self->said_ms >= REPEAT_MS)) {
         console_line(self->console, "%5u s  %s", seconds, text);
+        self->said_ms = now_ms;
+    }
     memcpy(self->said, text, sizeof self->said);
     console_progress(self->console, "%5u s  %s", seconds, text);
 }

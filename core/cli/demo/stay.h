@@ -15,7 +15,7 @@ struct stay {
     /* private */
     int home[DEMO_CLIENTS + 1];
     char said[128];
-    uint64_t since_ms;
+    uint64_t since_ms, said_ms;
     bool open;
     uv_timer_t timer;
 };
