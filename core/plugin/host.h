@@ -52,7 +52,7 @@ struct decider {
     struct topology *topology;
     struct segment *segment;
     uint32_t self;
-    bool root; /* homeport was started as root */
+    bool root;                    /* homeport was started as root */
     struct process_slot *process; /* own slot; a private one where there is no segment */
     struct process_slot *private_process;
     struct log *log;

@@ -31,8 +31,8 @@ struct plugin { /* a loaded file */
 
 /* Finds NAME on plugin_path (NAME/NAME.so, then NAME.so, in each folder in turn; $HOMEPORT_PLUGIN_PATH first for a user
  * who is not root; from the build tree the tree's plugins come first), or takes a path as it is. root: homeport was
- * started as root, whoever it is by now; then a file or folder that others can write is refused. dlopen with RTLD_NOW | RTLD_LOCAL, negotiation as in abi.md section 4. Errors
- * name both sides and the remedy. */
+ * started as root, whoever it is by now; then a file or folder that others can write is refused. dlopen with RTLD_NOW |
+ * RTLD_LOCAL, negotiation as in abi.md section 4. Errors name both sides and the remedy. */
 int plugin_load(struct plugin **out, const char *name, const char *const *path, uint32_t path_count, bool root,
                 struct error *error);
 void plugin_free(struct plugin *plugin); /* the host's part; the code stays mapped */

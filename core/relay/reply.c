@@ -11,11 +11,14 @@
 #include <errno.h>
 #include <string.h>
 
+#define ANSWERED_STEP_MS 50u /* so that workers do not fight for a cache line */
+
+/* Health compares it with interval x fall, which may be well below a second. */
 static void server_answered(struct relay *relay, const struct path *path)
 {
     _Atomic uint64_t *answered_ms = &relay->segment->servers[path->row->server % SEGMENT_SERVERS].answered_ms;
 
-    if (relay->now_ms - atomic_load_explicit(answered_ms, memory_order_relaxed) >= 50)
+    if (relay->now_ms - atomic_load_explicit(answered_ms, memory_order_relaxed) >= ANSWERED_STEP_MS)
         atomic_store_explicit(answered_ms, relay->now_ms, memory_order_relaxed);
 }
 

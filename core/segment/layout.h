@@ -19,7 +19,7 @@
 
 #define SEGMENT_MAGIC 0x74726f70656d6f68ull /* "homeport" */
 #define SEGMENT_LAYOUT 1u
-#define SEGMENT_NAME 64u      /* octets of a name, NUL included; longer names are a configuration error */
+#define SEGMENT_NAME 64u /* octets of a name, NUL included; longer names are a configuration error */
 #define SEGMENT_PROCESSES 256u
 #define SEGMENT_SERVERS 1024u /* below the 4095 that a record's value can name */
 #define SEGMENT_PROBES 16u    /* (protocol, port) pairs probed per server */
@@ -35,16 +35,16 @@ struct segment_header {
     uint64_t magic;
     uint32_t layout, lanes;
     uint8_t boot_id[16];
-    uint8_t secret[16];      /* key of the records' fingerprints */
-    uint32_t records;        /* capacity as configured */
-    uint32_t buckets;        /* derived from it; a bucket holds RECORD_SLOTS */
-    uint32_t sessions;       /* rows in all, a multiple of lanes */
+    uint8_t secret[16]; /* key of the records' fingerprints */
+    uint32_t records;   /* capacity as configured */
+    uint32_t buckets;   /* derived from it; a bucket holds RECORD_SLOTS */
+    uint32_t sessions;  /* rows in all, a multiple of lanes */
     uint32_t rows_per_lane;
-    uint64_t size;           /* of the file */
+    uint64_t size; /* of the file */
     uint64_t created_ms;
-    _Atomic uint64_t recount; /* raised by the monitor after each recount of loads */
+    _Atomic uint64_t recount;   /* raised by the monitor after each recount of loads */
     _Atomic uint64_t drop_last; /* sequence of the newest entry in drops; 0: none yet */
-    _Atomic uint64_t reloads; /* by master */
+    _Atomic uint64_t reloads;   /* by master */
 };
 
 enum process_role { PROCESS_NONE, PROCESS_MASTER, PROCESS_WORKER, PROCESS_MONITOR };
@@ -100,7 +100,7 @@ enum counter {
 #define X(name, help) COUNTER_##name,
     COUNTERS(X)
 #undef X
-    COUNTER_COUNT
+        COUNTER_COUNT
 };
 
 struct plugin_counter {
@@ -116,12 +116,12 @@ struct process_slot {
     _Atomic uint32_t number;     /* worker 0..N-1 */
     _Atomic int32_t pid;
     _Atomic uint64_t started_ms;
-    _Atomic uint64_t loop_ms;    /* start of its last loop turn; a timer turns an idle loop every second */
+    _Atomic uint64_t loop_ms; /* start of its last loop turn; a timer turns an idle loop every second */
     /* Breadcrumb: "inside operation O of profile P since T". since 0: not inside a plugin. */
     _Atomic uint64_t inside_since_ms, inside_calls; /* calls: raised at each entry; two equal looks = hung */
     _Atomic uint32_t inside_profile;                /* position in profiles */
     _Atomic uint32_t inside_operation;              /* enum plugin_operation, plugin/plugin.h */
-    char last_words[128];        /* assert text or signal, plain stores, async-signal-safe; read after the death */
+    char last_words[128]; /* assert text or signal, plain stores, async-signal-safe; read after the death */
     _Alignas(64) _Atomic uint64_t counters[COUNTER_COUNT];
     _Alignas(64) struct plugin_counter plugin_counters[SEGMENT_PLUGIN_COUNTERS];
 };
@@ -143,16 +143,16 @@ struct server_probe {
     _Atomic uint32_t known;    /* 0: not probed yet, 1: probed (monitor) */
     _Atomic uint32_t reserved;
     _Atomic uint64_t answered_ms; /* last answer to a probe (monitor) */
-    char reason[48];           /* of the present state, for people (monitor) */
+    char reason[48];              /* of the present state, for people (monitor) */
 };
 
 struct server_slot {
     _Alignas(64) _Atomic uint64_t word;
-    uint64_t identity;           /* hash_identity("server", name); 0: free slot (master) */
+    uint64_t identity; /* hash_identity("server", name); 0: free slot (master) */
     char name[SEGMENT_NAME];
-    struct hp_endpoint address;  /* port 0 */
-    _Atomic uint32_t clients;    /* records with a live session, at the last recount (monitor) */
-    _Atomic uint32_t sessions;   /* live sessions, at the last recount (monitor) */
+    struct hp_endpoint address;   /* port 0 */
+    _Atomic uint32_t clients;     /* records with a live session, at the last recount (monitor) */
+    _Atomic uint32_t sessions;    /* live sessions, at the last recount (monitor) */
     _Atomic uint64_t answered_ms; /* a client's datagram was answered last (workers) */
     struct server_probe probes[SEGMENT_PROBES];
 };
@@ -179,14 +179,14 @@ struct lane_slot {
     _Atomic uint64_t drop_seen;          /* newest drop that the holder has carried out */
 };
 struct drop_slot {
-    _Atomic uint64_t sequence;   /* written last, release */
-    struct hp_endpoint client;   /* port 0 */
-    _Atomic uint32_t ended;      /* sessions ended for it (workers add) */
+    _Atomic uint64_t sequence; /* written last, release */
+    struct hp_endpoint client; /* port 0 */
+    _Atomic uint32_t ended;    /* sessions ended for it (workers add) */
 };
 
 #define RECORD_SLOTS 16u
 #define RECORD_DEAD 0xfffu
-struct record_slot { /* a cache line; how it is written: record.h */
+struct record_slot {          /* a cache line; how it is written: record.h */
     _Atomic uint64_t value;   /* generation 26 | server 12 | proven 1 | last use in seconds 25 */
     _Atomic uint64_t reserve; /* process slot 32 | generation 32; 0: free */
     _Atomic uint64_t fingerprint[2];
@@ -207,16 +207,16 @@ enum session_state { SESSION_FREE = 0, SESSION_LIVE = 1 };
 struct session_row {
     _Alignas(64) _Atomic uint64_t state;
     struct hp_endpoint client;
-    uint8_t local[16];          /* address that the client wrote to, as in hp_endpoint */
-    uint64_t service;           /* identity */
-    uint16_t server;            /* slot */
+    uint8_t local[16]; /* address that the client wrote to, as in hp_endpoint */
+    uint64_t service;  /* identity */
+    uint16_t server;   /* slot */
     uint16_t server_port;
-    uint16_t source_port;       /* the cell: (server, own address, this port) */
+    uint16_t source_port; /* the cell: (server, own address, this port) */
     uint16_t reserved;
     /* second line: changes while live; read by others between two loads of state */
-    _Alignas(64) _Atomic uint64_t watch; /* value >> 26 of its record when it was decided */
-    _Atomic uint32_t record;    /* index of the record; SEGMENT_NO_INDEX: none */
-    _Atomic uint32_t flags;     /* SESSION_ bits */
+    _Alignas(64) _Atomic uint64_t watch;             /* value >> 26 of its record when it was decided */
+    _Atomic uint32_t record;                         /* index of the record; SEGMENT_NO_INDEX: none */
+    _Atomic uint32_t flags;                          /* SESSION_ bits */
     _Atomic uint64_t begun_ms, client_ms, server_ms; /* server_ms 0: never answered */
     _Atomic uint64_t bytes_to_server, bytes_to_client;
 };

@@ -1,18 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Persistence records: key -> server, in the segment, shared by all workers without a lock.
  *
- * One bucket per key. Insert is one CAS on the bucket's head (so publishing needs the head unchanged since the scan that
- * found no live key); every later change is one CAS on the slot's value. A new slot is first reserved by process slot and
- * generation, filled, then published; a reservation of a dead generation is free again; between "value is dead" and "bit
- * cleared" anybody helps. Readers re-check the head and never wait. Nobody ever waits for a dead or stopped process.
- * An expired record is still found (record_expired tells); what becomes of it is its caller's decision.
- * Indices are bucket * RECORD_SLOTS + slot. */
+ * One bucket per key. Insert is one CAS on the bucket's head (so publishing needs the head unchanged since the scan
+ * that found no live key); every later change is one CAS on the slot's value. A new slot is first reserved by process
+ * slot and generation, filled, then published; a reservation of a dead generation is free again; between "value is
+ * dead" and "bit cleared" anybody helps. Readers re-check the head and never wait. Nobody ever waits for a dead or
+ * stopped process. An expired record is still found (record_expired tells); what becomes of it is its caller's
+ * decision. Indices are bucket * RECORD_SLOTS + slot. */
 #ifndef SEGMENT_RECORD_H
 #define SEGMENT_RECORD_H
 
 #include "segment/segment.h"
 
-struct record_key { /* what a plugin's key becomes: SipHash of (profile identity, table, key) with the segment's secret */
+struct record_key { /* what a plugin's key becomes: SipHash of (profile identity, table, key) with the segment's secret
+                     */
     uint64_t fingerprint[2];
 };
 void record_key_make(struct record_key *out, const struct segment *segment, uint64_t profile, uint32_t table,
@@ -25,10 +26,10 @@ struct record_ref { /* a record as it was seen */
 #define RECORD_SERVER(value) ((uint32_t)((value) >> 26) & 0xfffu)
 #define RECORD_GENERATION(value) ((value) >> 38)
 #define RECORD_PROVEN(value) ((value) >> 25 & 1u)
-#define RECORD_DECISION(value) ((value) >> 26) /* generation and server: what a session watches */
-#define RECORD_LAST_USE(value) ((uint32_t)(value) & 0x1ffffffu) /* seconds, modulo 2^25 */
+#define RECORD_DECISION(value) ((value) >> 26)                /* generation and server: what a session watches */
+#define RECORD_LAST_USE(value) ((uint32_t)(value)&0x1ffffffu) /* seconds, modulo 2^25 */
 
-struct record_origin { /* what is written beside the value when a record is made */
+struct record_origin {  /* what is written beside the value when a record is made */
     uint32_t timeout_s; /* UINT32_MAX: never */
     uint64_t profile, service;
     struct hp_endpoint client;
@@ -42,9 +43,9 @@ enum record_result {
 
 /* [worker, monitor] The live record of the key. */
 bool record_find(const struct segment *segment, const struct record_key *key, struct record_ref *ref);
-/* [worker] One atomic get-or-insert. self: the caller's process slot index. evict false: never evict (when_full: refuse).
- * Eviction takes expired, then never-used-again, then unproven records, oldest first, never a proven one that has not
- * expired; *evicted counts them. FOUND: an existing record, expired or not. */
+/* [worker] One atomic get-or-insert. self: the caller's process slot index. evict false: never evict (when_full:
+ * refuse). Eviction takes expired, then never-used-again, then unproven records, oldest first, never a proven one that
+ * has not expired; *evicted counts them. FOUND: an existing record, expired or not. */
 enum record_result record_claim(struct segment *segment, uint32_t self, const struct record_key *key, uint32_t server,
                                 const struct record_origin *origin, uint32_t now_s, bool evict, struct record_ref *ref,
                                 uint32_t *evicted);
@@ -68,7 +69,7 @@ struct record_view { /* a consistent copy for people */
     uint32_t timeout_s, created_s, profile, service;
     struct hp_endpoint client;
 };
-uint32_t record_capacity(const struct segment *segment); /* indices are below this */
+uint32_t record_capacity(const struct segment *segment);                                  /* indices are below this */
 bool record_read(const struct segment *segment, uint32_t index, struct record_view *out); /* false: no live record */
 
 #endif

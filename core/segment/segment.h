@@ -16,15 +16,15 @@ struct segment_shape { /* capacities; what is asked for */
 
 struct segment { /* a process's own view; every table's size is checked at map time against the file's */
     struct segment_header *header;
-    struct process_slot *processes; /* SEGMENT_PROCESSES */
-    struct server_slot *servers;    /* SEGMENT_SERVERS */
-    struct pool_slot *pools;        /* SEGMENT_POOLS */
-    struct service_slot *services;  /* SEGMENT_SERVICES */
-    struct profile_slot *profiles;  /* SEGMENT_PROFILES */
-    struct lane_slot *lanes;        /* SEGMENT_LANES */
-    struct drop_slot *drops;        /* SEGMENT_DROPS */
-    struct record_bucket *buckets;  /* shape.buckets below */
-    struct session_row *rows;       /* lane l's rows: rows + l * rows_per_lane */
+    struct process_slot *processes;                   /* SEGMENT_PROCESSES */
+    struct server_slot *servers;                      /* SEGMENT_SERVERS */
+    struct pool_slot *pools;                          /* SEGMENT_POOLS */
+    struct service_slot *services;                    /* SEGMENT_SERVICES */
+    struct profile_slot *profiles;                    /* SEGMENT_PROFILES */
+    struct lane_slot *lanes;                          /* SEGMENT_LANES */
+    struct drop_slot *drops;                          /* SEGMENT_DROPS */
+    struct record_bucket *buckets;                    /* shape.buckets below */
+    struct session_row *rows;                         /* lane l's rows: rows + l * rows_per_lane */
     uint32_t lane_count, bucket_count, rows_per_lane; /* copies of the header's, checked: use these, not the header's */
     int fd;
     size_t size;

@@ -24,51 +24,57 @@ extern "C" {
 /* True when the other side's structure is long enough to have MEMBER. */
 #define HP_HAS(p, member) ((p)->size >= offsetof(__typeof__(*(p)), member) + sizeof((p)->member))
 
-#define HP_KEY_MAX 64u    /* octets in a record key */
-#define HP_NOTHING (-1)   /* select, get, claim: no server; the pool's scheduler decides */
-#define HP_REFUSE (-2)    /* select, claim: drop this flow and count it */
-#define HP_FAILED (-3)    /* select, derive_key: the plugin could not do its work; counted, on_failure applies */
+#define HP_KEY_MAX 64u  /* octets in a record key */
+#define HP_NOTHING (-1) /* select, get, claim: no server; the pool's scheduler decides */
+#define HP_REFUSE (-2)  /* select, claim: drop this flow and count it */
+#define HP_FAILED (-3)  /* select, derive_key: the plugin could not do its work; counted, on_failure applies */
 
 /* Kinds of option. Carried as uint32_t: an enum's width and range are not fixed across compilers and languages. */
-#define HP_OPTION_BOOL 1u     /* as.integer: 0 or 1 */
-#define HP_OPTION_INTEGER 2u  /* as.integer */
-#define HP_OPTION_DURATION 3u /* as.integer, milliseconds; INT64_MAX: `never` (the ttl_option alone may be) */
-#define HP_OPTION_CHOICE 4u   /* as.integer: position in range, from 0 */
-#define HP_OPTION_STRING 5u   /* as.text, never NULL */
-#define HP_OPTION_MASK4 6u    /* as.mask: first 4 octets, network order */
-#define HP_OPTION_MASK6 7u    /* as.mask: 16 octets */
-#define HP_OPTION_SERVICE 8u  /* as.integer: id of a service of this profile */
+#define HP_OPTION_BOOL 1u          /* as.integer: 0 or 1 */
+#define HP_OPTION_INTEGER 2u       /* as.integer */
+#define HP_OPTION_DURATION 3u      /* as.integer, milliseconds; INT64_MAX: `never` (the ttl_option alone may be) */
+#define HP_OPTION_CHOICE 4u        /* as.integer: position in range, from 0 */
+#define HP_OPTION_STRING 5u        /* as.text, never NULL */
+#define HP_OPTION_MASK4 6u         /* as.mask: first 4 octets, network order */
+#define HP_OPTION_MASK6 7u         /* as.mask: 16 octets */
+#define HP_OPTION_SERVICE 8u       /* as.integer: id of a service of this profile */
 #define HP_OPTION_PER_SERVICE 0x1u /* flags: written at the service, not at the profile */
 #define HP_OPTION_REQUIRED 0x2u
 
-struct hp_option { /* GROWS; homeport steps through an array of them by hp_plugin.option_size */
+struct hp_option {        /* GROWS; homeport steps through an array of them by hp_plugin.option_size */
     const char *name;     /* as written in YAML: [a-z][a-z0-9_]* */
     uint32_t kind, flags; /* an unknown kind, or an unknown bit in 0x0000ffff, is refused; other bits are ignored */
     const char *fallback; /* as a user would write it ("180s"); NULL: none, value.given tells */
     const char *range;    /* "1s..24h", "1..64", "source_ip|none"; NULL: any */
     const char *help;     /* one sentence, shown by `homeport plugins` */
 };
-struct hp_value { /* FROZEN, 24 octets */
+struct hp_value {         /* FROZEN, 24 octets */
     uint32_t kind, given; /* given: 0 = neither written nor a fallback, 1 = fallback, 2 = written by the user */
-    union { int64_t integer; const char *text; uint8_t mask[16]; } as;
+    union {
+        int64_t integer;
+        const char *text;
+        uint8_t mask[16];
+    } as;
 };
-struct hp_counter { const char *name, *help; }; /* FROZEN; exported as homeport_plugin_<name>_total{profile=} */
+struct hp_counter {
+    const char *name, *help;
+}; /* FROZEN; exported as homeport_plugin_<name>_total{profile=} */
 
-struct hp_service { /* GROWS; a service that names this profile */
-    uint32_t size, id;  /* id: from 0, dense, the same in every worker; changes with a reload: never put it in a key */
+struct hp_service {    /* GROWS; a service that names this profile */
+    uint32_t size, id; /* id: from 0, dense, the same in every worker; changes with a reload: never put it in a key */
     uint64_t identity, pool_identity; /* the same for the same name after a reload, a restart, on another balancer */
     uint64_t servers_identity, listen_identity; /* equal: the same set of servers; the same listening addresses */
     const char *name;
-    uint32_t protocol, port; /* 6 or 17 (IANA); host order */
+    uint32_t protocol, port;       /* 6 or 17 (IANA); host order */
     const struct hp_value *values; /* by position in hp_plugin.options; those of the profile are here as well */
 };
 struct hp_profile { /* GROWS */
     uint32_t size, service_count;
     const char *name;
-    const struct hp_value *values;           /* by position in hp_plugin.options */
+    const struct hp_value *values;            /* by position in hp_plugin.options */
     const struct hp_service *const *services; /* by id */
 };
-struct hp_endpoint { /* FROZEN, 24 octets */
+struct hp_endpoint {     /* FROZEN, 24 octets */
     uint8_t address[16]; /* network order; IPv4 in the first four, the rest zero */
     uint32_t scope;      /* IPv6 zone, else 0 */
     uint16_t port;       /* host order */
@@ -82,12 +88,12 @@ struct hp_ike { /* GROWS; RFC 7296 section 3.1, already checked by homeport */
 };
 struct hp_flow { /* GROWS */
     uint32_t size;
-    uint32_t attempt;    /* 0; 1 when the core refused the first answer */
+    uint32_t attempt; /* 0; 1 when the core refused the first answer */
     const struct hp_service *service;
     struct hp_endpoint client, local;
     const uint8_t *data; /* the datagram at hand without the non-ESP marker; NULL for TCP */
     uint32_t data_size;
-    uint32_t esp_spi;    /* host order; 0: the datagram is not ESP */
+    uint32_t esp_spi;         /* host order; 0: the datagram is not ESP */
     const struct hp_ike *ike; /* NULL: not an IKE message */
 };
 
@@ -95,11 +101,11 @@ struct hp_flow { /* GROWS */
 #define HP_OBSERVE_IKE_CLIENT 0x1u /* IKE messages towards the server */
 #define HP_OBSERVE_IKE_SERVER 0x2u /* IKE messages towards the client */
 #define HP_OBSERVE_ESP_SPI 0x4u    /* ESP towards the server, when its SPI is not that of the session's ESP before it */
-struct hp_sight { /* GROWS */
-    uint32_t size, what; /* one HP_OBSERVE_ bit */
-    const struct hp_flow *flow; /* data, ike and esp_spi are those of this datagram; never embedded: hp_flow grows */
+struct hp_sight {                  /* GROWS */
+    uint32_t size, what;           /* one HP_OBSERVE_ bit */
+    const struct hp_flow *flow;    /* data, ike and esp_spi are those of this datagram; never embedded: hp_flow grows */
     int32_t server;
-    uint32_t number;     /* how many sights this session has had, from 1 */
+    uint32_t number; /* how many sights this session has had, from 1 */
 };
 
 #define HP_CLAIM_OVER_LIMIT 0x1u /* a recorded client may exceed its server's limit, never the service's */
@@ -107,7 +113,7 @@ struct hp_sight { /* GROWS */
 #define HP_CLAIM_REFUSE 0x4u     /* in that case: HP_REFUSE instead; neither bit: the record moves */
 #define HP_CLAIM_ANY_POOL 0x8u   /* the record's server may serve though this flow's pool does not name it */
 #define HP_CLAIM_NEW_FLOWS 0x10u /* traffic does not extend the record; a live session still puts it back */
-struct hp_claim { /* GROWS; made by the plugin, which sets size */
+struct hp_claim {                /* GROWS; made by the plugin, which sets size */
     uint32_t size, table, key_size, flags;
     const void *key;
     uint64_t ttl_ms; /* UINT64_MAX: never */
@@ -134,7 +140,8 @@ struct hp_host { /* GROWS; one per instance; every function [worker], none block
     int (*put)(const struct hp_host *, uint32_t table, const void *key, uint32_t key_size, int32_t server,
                uint64_t ttl_ms);
     int (*touch)(const struct hp_host *, uint32_t table, const void *key, uint32_t key_size, uint64_t ttl_ms);
-    int (*del)(const struct hp_host *, uint32_t table, const void *key, uint32_t key_size); /* put, touch, del: 0 or -1 */
+    int (*del)(const struct hp_host *, uint32_t table, const void *key,
+               uint32_t key_size);                                       /* put, touch, del: 0 or -1 */
     int32_t (*schedule)(const struct hp_host *, const struct hp_flow *); /* pick by the pool's scheduler, no record */
     uint32_t (*server_state)(const struct hp_host *, const struct hp_flow *, int32_t server); /* HP_SERVER_ bits */
     const void *(*extension)(const struct hp_host *, const char *name); /* "homeport.NAME/1"; NULL: not here */
@@ -143,10 +150,10 @@ struct hp_host { /* GROWS; one per instance; every function [worker], none block
 #define HP_SERVER_UP 0x2u        /* healthy, and the whole group with it */
 #define HP_SERVER_TAKES_NEW 0x4u /* neither draining nor disabled nor full */
 
-struct hp_plugin { /* GROWS; every function may be NULL except as said */
+struct hp_plugin {                 /* GROWS; every function may be NULL except as said */
     uint32_t abi_major, abi_minor; /* HP_ABI_MAJOR, HP_ABI_MINOR of the header it was compiled with */
-    uint32_t size;        /* sizeof(struct hp_plugin) in that header */
-    uint32_t needs_minor; /* the oldest homeport ABI minor it can live with; 0 unless it says why */
+    uint32_t size;                 /* sizeof(struct hp_plugin) in that header */
+    uint32_t needs_minor;          /* the oldest homeport ABI minor it can live with; 0 unless it says why */
     const char *name, *version, *summary, *author;
     const struct hp_option *options;
     uint32_t option_count, option_size; /* option_size: sizeof(struct hp_option) */
@@ -170,8 +177,8 @@ struct hp_plugin { /* GROWS; every function may be NULL except as said */
     void (*observe)(void *self, const struct hp_sight *);  /* [worker] after the datagram went out; cannot stop it */
     /* [worker] flow->data is NULL; not called after kill -9 */
     void (*session_end)(void *self, const struct hp_flow *, int32_t server);
-    void (*tick)(void *self);                              /* [worker] */
-    const void *(*extension)(const char *name);            /* [check] [worker] later additions, by name */
+    void (*tick)(void *self);                   /* [worker] */
+    const void *(*extension)(const char *name); /* [check] [worker] later additions, by name */
 };
 
 /* The one symbol that a plugin exports. A plugin for two majors exports hp_plugin_v1 and hp_plugin_v2. */
