@@ -5,6 +5,7 @@
  *        the demo is killed         -> the kernel sends it SIGTERM
  *        a line is too long         -> told in pieces */
 #include "cli/demo/daemon.h"
+#include "cli/demo/fork.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -75,7 +76,6 @@ static _Noreturn void become_daemon(const char *config, int output, pid_t parent
 {
     int nothing = open("/dev/null", O_RDWR);
 
-    (void)setpgid(0, 0); /* a Ctrl-C is for the demo, which ends things in order */
     (void)prctl(PR_SET_PDEATHSIG, SIGTERM);
     if (getppid() != parent)
         _exit(1);
@@ -94,7 +94,7 @@ static int start(struct daemon *self, const char *config, struct error *error)
 
     if (pipe2(ends, O_CLOEXEC) < 0)
         return error_set(error, -errno, "cannot make a pipe: %s", strerror(errno));
-    self->pid = fork();
+    self->pid = fork_clean();
     if (self->pid == 0)
         become_daemon(config, ends[1], parent);
     status = self->pid < 0 ? error_set(error, -errno, "cannot start homeport: %s", strerror(errno)) : 0;

@@ -5,6 +5,7 @@
  *        a responder is killed      -> responders_reap names it; its sightings stay
  *        the demo is killed         -> every responder sees its pair end and exits */
 #include "cli/demo/responders.h"
+#include "cli/demo/fork.h"
 #include "cli/demo/responder.h"
 
 #include <errno.h>
@@ -66,9 +67,6 @@ static _Noreturn void become_responder(int ike, int nat_t, int report)
 {
     int mine[3] = {ike, nat_t, report};
 
-    (void)setpgid(0, 0);                          /* a Ctrl-C is for the demo, which ends things in order */
-    for (int number = 1; number < NSIG; number++) /* the loop's handlers are not for here */
-        signal(number, SIG_DFL);
     for (int i = 0; i < 3; i++)
         mine[i] = fcntl(mine[i], F_DUPFD, 6);
     for (int i = 0; i < 3; i++)
@@ -83,7 +81,7 @@ static int process_fork(struct process *self, int ike, int nat_t, struct error *
 
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
         return error_set(error, -errno, "cannot make a socket pair: %s", strerror(errno));
-    self->pid = fork();
+    self->pid = fork_clean();
     if (self->pid == 0)
         become_responder(ike, nat_t, pair[1]);
     close(pair[1]);

@@ -118,6 +118,8 @@ int demo_connect(struct demo *self, const struct demo_run *run, struct result *r
 
     self->run = run;
     self->told = 0;
+    if (self->interrupted)
+        return error_set(error, -EINTR, "interrupted");
     status = begin(self, error);
     console_progress(&self->console, "  %-23s starting", run->name);
     if (status == 0)
