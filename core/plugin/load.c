@@ -2,6 +2,7 @@
 /* Finding a plugin's file and opening it. The happy path: a folder has NAME/NAME.so, dlopen takes it, its one symbol is
  * copied and judged (negotiate.c).
  * Fails: not in any folder                -> the folders that were searched
+ *        a folder that we may not enter   -> passed over; named when the plugin is nowhere else
  *        root, and others can write there -> refused before anything of it runs
  *        no ELF file, other machine       -> what the dynamic linker says, in one line
  *        no hp_plugin_v1                  -> another major is named when it has one
@@ -30,6 +31,7 @@ struct search {
     size_t size;
     bool root;
     char searched[SEARCHED_MAX]; /* for the message */
+    char barred[PATH_MAX];       /* the first folder that we may not enter; "" none */
 };
 
 static bool is_file(const char *path)
@@ -37,6 +39,23 @@ static bool is_file(const char *path)
     struct stat file;
 
     return stat(path, &file) == 0 && !S_ISDIR(file.st_mode);
+}
+
+/* The first folder on the way to a file that this user may not enter; "" none. */
+static void find_barred(char out[PATH_MAX], const char *path)
+{
+    for (const char *end = strchr(path + 1, '/'); end != NULL; end = strchr(end + 1, '/')) {
+        snprintf(out, PATH_MAX, "%.*s", (int)(end - path), path);
+        if (access(out, X_OK) < 0 && errno == EACCES)
+            return;
+    }
+    out[0] = '\0';
+}
+
+static void note_barred(struct search *search, const char *path)
+{
+    if (search->barred[0] == '\0')
+        find_barred(search->barred, path);
 }
 
 static bool search_folder(struct search *search, const char *folder, int length)
@@ -50,6 +69,7 @@ static bool search_folder(struct search *search, const char *folder, int length)
     written = snprintf(search->path, search->size, "%.*s/%s/%s.so", length, folder, search->name, search->name);
     if (written > 0 && (size_t)written < search->size && is_file(search->path))
         return true;
+    note_barred(search, search->path);
     written = snprintf(search->path, search->size, "%.*s/%s.so", length, folder, search->name);
     return written > 0 && (size_t)written < search->size && is_file(search->path);
 }
@@ -83,7 +103,34 @@ static bool search_build_tree(struct search *search)
     if (strcmp(folder + length - suffix, BINARY_SUFFIX) != 0)
         return false;
     strcpy(folder + length - suffix, "/plugins");
-    return stat(folder, &file) == 0 && search_folder(search, folder, (int)strlen(folder));
+    if (stat(folder, &file) == 0)
+        return search_folder(search, folder, (int)strlen(folder));
+    note_barred(search, folder);
+    return false;
+}
+
+/* Workers and checks run as another user than who wrote the path. */
+static int say_barred(const char *barred, struct error *error)
+{
+    error_under(error, "user %u may not enter %s", geteuid(), barred);
+    return error_next(error, "chmod o+x %s, or install the plugin where everybody may read", barred);
+}
+
+/* A path, as written. */
+static int find_path(struct plugin *self, const char *path, struct error *error)
+{
+    char barred[PATH_MAX];
+
+    if (strlen(path) >= sizeof self->path)
+        return error_set(error, -ENAMETOOLONG, "the path of plugin %.64s... is too long", path);
+    strcpy(self->path, path);
+    if (is_file(self->path))
+        return 0;
+    error_set(error, -ENOENT, "there is no plugin file %s", path);
+    find_barred(barred, path);
+    if (barred[0] != '\0')
+        return say_barred(barred, error);
+    return error_next(error, "correct the path, or write a plugin's name to search plugin_path for it");
 }
 
 static int find_file(struct plugin *self, const char *name, const char *const *path, uint32_t path_count, bool root,
@@ -91,15 +138,8 @@ static int find_file(struct plugin *self, const char *name, const char *const *p
 {
     struct search search = {.name = name, .path = self->path, .size = sizeof self->path, .root = root};
 
-    if (strchr(name, '/') != NULL) {
-        if (strlen(name) >= sizeof self->path)
-            return error_set(error, -ENAMETOOLONG, "the path of plugin %.64s... is too long", name);
-        strcpy(self->path, name);
-        if (is_file(self->path))
-            return 0;
-        error_set(error, -ENOENT, "there is no plugin file %s", name);
-        return error_next(error, "correct the path, or write a plugin's name to search plugin_path for it");
-    }
+    if (strchr(name, '/') != NULL)
+        return find_path(self, name, error);
     if (search_environment(&search) || search_build_tree(&search))
         return 0;
     for (uint32_t i = 0; i < path_count; i++)
@@ -107,6 +147,8 @@ static int find_file(struct plugin *self, const char *name, const char *const *p
             return 0;
     error_set(error, -ENOENT, "there is no plugin %s in %s", name,
               search.searched[0] != '\0' ? search.searched : "an empty plugin_path");
+    if (search.barred[0] != '\0')
+        return say_barred(search.barred, error);
     return error_next(error, "`homeport plugins` lists what is there; install %s/%s.so, or write its path", name, name);
 }
 
@@ -158,6 +200,8 @@ static int open_file(void **out, const char *path, struct error *error)
         return 0;
     text = linker_text(path);
     error_set(error, -ENOEXEC, "cannot load plugin %s: %s", path, text);
+    if (access(path, R_OK) < 0)
+        return error_next(error, "user %u has to read it: chmod o+r %s", geteuid(), path);
     if (strstr(text, "undefined symbol") != NULL)
         return error_next(error, "a plugin must contain all that it calls: link it with -Wl,-z,defs to see what lacks");
     return error_next(error, "build it as a shared object for this machine, against homeport's sdk/");

@@ -194,6 +194,7 @@ void child_say(struct child *child, enum message_kind kind)
 void child_stop(struct child *child)
 {
     child->state = CHILD_LEAVING;
+    child->stop_ms = clock_now_ms();
     child_say(child, MESSAGE_STOP);
 }
 

@@ -170,5 +170,7 @@ void watchdog_look(struct master *self, uint64_t now_ms)
         if (child->state == CHILD_STARTING && child->generation == self->running &&
             now_ms - slot->started_ms > PREPARE_LIMIT_MS)
             child_kill(child); /* a replacement that does not get ready; a reload has a deadline of its own */
+        if (child->stop_ms != 0 && now_ms - child->stop_ms > STOP_LIMIT_MS)
+            child_kill(child); /* stopped or stuck: it would stay for ever */
     }
 }

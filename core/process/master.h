@@ -43,6 +43,7 @@ struct child {
     uint64_t calls_seen; /* watchdog: inside_calls at its last look */
     bool inside_seen;
     bool hung;          /* killed by the watchdog */
+    uint64_t stop_ms;   /* when it was told to stop; 0: not yet */
     struct child *next; /* in master->children */
 };
 

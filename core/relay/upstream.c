@@ -12,6 +12,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#define UPSTREAM_BUFFER (1 << 20) /* a download is one session's: the default loses bursts beyond 208 KiB */
+
 struct hp_endpoint upstream_server(const struct segment *segment, const struct session_row *row)
 {
     struct hp_endpoint server = segment->servers[row->server % SEGMENT_SERVERS].address;
@@ -25,10 +27,11 @@ static int upstream_prepare(int fd, uint16_t source_port, const struct hp_endpoi
     struct hp_endpoint own = {.family = server->family, .port = source_port};
     struct sockaddr_storage address;
     socklen_t size = endpoint_to_sockaddr(&own, &address);
-    int on = 1, discover = IP_PMTUDISC_DONT, discover6 = IPV6_PMTUDISC_DONT;
+    int on = 1, discover = IP_PMTUDISC_DONT, discover6 = IPV6_PMTUDISC_DONT, buffer = UPSTREAM_BUFFER;
 
     if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0)
         return -errno;
+    (void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &buffer, sizeof buffer); /* as far as rmem_max lets us */
     if (server->family == 4)
         (void)setsockopt(fd, IPPROTO_IP, IP_MTU_DISCOVER, &discover, sizeof discover);
     else

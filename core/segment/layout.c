@@ -112,7 +112,7 @@ OFFSETS(X)
 SIZES(X)
 #undef X
 
-_Static_assert(COUNTER_COUNT == 44,
+_Static_assert(COUNTER_COUNT == 43,
                "the counters of an old file would be read under other names: raise SEGMENT_LAYOUT");
 _Static_assert(sizeof(_Atomic uint64_t) == 8 && ATOMIC_LLONG_LOCK_FREE == 2, "words must be atomic between processes");
 _Static_assert(SEGMENT_SERVERS <= RECORD_DEAD, "a record's value must be able to name every server");

@@ -62,7 +62,6 @@ enum process_role { PROCESS_NONE, PROCESS_MASTER, PROCESS_WORKER, PROCESS_MONITO
     X(sessions_moved, "sessions that went on at another server")                                                       \
     X(sessions_dropped, "sessions ended by the verb drop")                                                             \
     X(sessions_adopted, "live sessions taken over from another process")                                               \
-    X(sessions_new_lane, "flows known to another lane that were decided anew here")                                    \
     X(refused_sessions_full, "datagrams of new flows refused: the lane's session rows are full")                       \
     X(refused_no_cell, "datagrams of new flows refused: no free source port towards the server")                       \
     X(refused_no_descriptor, "datagrams of new flows refused: no descriptor left")                                     \

@@ -157,7 +157,7 @@ struct opening { /* flows that are opened, each by its first datagram */
     const struct role_options *options;
     struct frames *frames;
     bool *answered;
-    uint32_t begun, answers, in_flight;
+    uint32_t next, answers, in_flight;
     double first, last; /* datagram out, answer in */
 };
 
@@ -169,8 +169,10 @@ static void opening_init(struct opening *self, const struct role_options *option
 
 static void opening_speak(struct opening *self)
 {
-    while (self->in_flight < self->options->window && self->begun < self->options->flows) {
-        request(self->frames, self->options, self->begun++);
+    for (; self->in_flight < self->options->window && self->next < self->options->flows; self->next++) {
+        if (self->answered[self->next])
+            continue;
+        request(self->frames, self->options, self->next);
         self->in_flight++;
     }
     frames_send(self->frames);
@@ -190,7 +192,7 @@ static void opening_hear(struct opening *self)
     }
 }
 
-/* Until every flow is answered, or nothing came for half a second after the last was begun. */
+/* Until every flow is answered. When no answer comes any more, something was lost: the rest is asked again. */
 static void open_flows(struct opening *self)
 {
     const struct role_options *options = self->options;
@@ -205,9 +207,7 @@ static void open_flows(struct opening *self)
             continue;
         frames_wait(self->frames, 20);
         if (now() - self->last > 0.05)
-            self->in_flight = 0; /* lost */
-        if (self->begun == options->flows && now() - self->last > 0.5)
-            break;
+            self->next = self->in_flight = 0;
     }
 }
 
@@ -217,7 +217,7 @@ int role_newflows(const struct role_options *options)
 
     opening_init(&self, options);
     open_flows(&self);
-    printf("{\"begun\": %u, \"answered\": %u, \"seconds\": %.4f}\n", self.begun, self.answers, self.last - self.first);
+    printf("{\"answered\": %u, \"seconds\": %.4f}\n", self.answers, self.last - self.first);
     free(self.answered);
     frames_close(self.frames);
     return 0;
@@ -230,7 +230,7 @@ int role_hold(const struct role_options *options)
 
     opening_init(&self, options);
     open_flows(&self);
-    printf("{\"begun\": %u, \"answered\": %u}\n", self.begun, self.answers);
+    printf("{\"answered\": %u}\n", self.answers);
     fflush(stdout);
     for (uint32_t flow = 0; now() < end; flow = (flow + 1) % options->flows) {
         next = now() + options->keepalive / options->flows;

@@ -4,7 +4,6 @@ exit status 1, nothing half-started, and the mended file starts. Then plugins th
 import contextlib
 import os
 import re
-import shutil
 import signal
 import socket
 import struct
@@ -127,10 +126,6 @@ def by(plugin, **changes):
 def has(needle):
     """Pids whose command line has it."""
     return [pid for pid, fields, command in processes() if fields[0] != "Z" and any(needle in one for one in command)]
-
-
-
-    return config["state"]
 
 
 def refused(site, config, *words, prefix=(), timeout=20):
@@ -625,10 +620,20 @@ def test_worker_that_dies_in_our_own_code_again_and_again_is_started_with_a_grow
     assert client.informational()
 
 
-def test_disk_that_is_gone_for_the_log_stops_nobody(site):
-    """Standard error closed: the daemon serves all the same."""
-    if shutil.which("sh") is None:
-        pytest.skip("no shell")
+def test_a_stopped_process_holds_up_no_reload_and_does_not_stay(site):
+    client = starts(site)
+    stopped = [site.daemon.workers()[0], site.daemon.monitor()]
+    for pid in stopped:
+        site.daemon.kill(pid, signal.SIGSTOP)
+    place = site.daemon.mark()
+    site.daemon.process.send_signal(signal.SIGHUP)
+    site.daemon.wait_log("reloaded", after=place)
+    assert client.informational()
+    wait_for(lambda: not set(stopped) & set(site.daemon.children()), what="the end of those that were stopped")
+    assert len(site.daemon.children()) == 3
+
+
+def test_a_closed_standard_error_stops_nobody(site):
     site.write(site.config(by("match_across_services"), "home"))
     process = subprocess.Popen(["sh", "-c", 'exec "$0" "$@" 2>&-', binary(), "run", "-c", site.path],
                                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
@@ -644,8 +649,7 @@ def test_disk_that_is_gone_for_the_log_stops_nobody(site):
             process.wait()
 
 
-def test_daemon_runs_from_a_folder_that_is_gone(site):
-    """Relative to nothing: its own folder was removed before it started."""
+def test_a_working_folder_that_is_gone_stops_nobody(site):
     site.write(site.config(GROUP, "home"))
     gone = os.path.join(site.folder, "gone")
     os.mkdir(gone)

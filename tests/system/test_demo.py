@@ -186,16 +186,11 @@ def test_root_can_run_it_from_a_folder_that_nobody_else_may_enter():
         check_table(run_once(binary=binary))
 
 
-@pytest.mark.parametrize("port", [500, 4500])
-def test_port_that_is_taken_makes_it_take_others(port):
-    try:
-        holder = udp_socket(SERVICE, port)
-    except PermissionError:
-        pytest.skip("this user cannot bind the port either")
-    with contextlib.closing(holder):
+def test_port_that_is_taken_makes_it_take_others():
+    with contextlib.closing(udp_socket(SERVICE, 4500)):
         text = run_once()
     check_table(text)
-    assert HIGH.search(text)[1].startswith(f"cannot bind {SERVICE}:{port}: ")
+    assert "cannot bind 127." in HIGH.search(text)[1]
 
 
 def test_high_port_that_is_taken_is_passed_over():
@@ -220,17 +215,6 @@ def test_server_that_does_not_answer_spoils_a_vendors_row_and_the_exit_status():
     assert "not every persistence did what it promises" in text
 
 
-def test_clients_stay_at_home_when_a_worker_is_killed(staying):
-    at = len(staying.lines)
-    for _ in range(3):
-        os.kill(staying.workers()[0], signal.SIGKILL)
-        next_line(staying, r"60 of 60 still at home$")
-        wait_for(lambda: len(staying.workers()) == 2, 10, "a new worker")
-    staying.end(signal.SIGINT)
-    said = [line for line in staying.lines[at:] if "still at home" in line]
-    assert said and all("60 of 60" in line for line in said), staying.text()
-
-
 def test_clients_of_a_server_that_dies_connect_anew_with_another(staying):
     os.kill(staying.responders()[1], signal.SIGTERM)
     next_line(staying, r"^  vpn2's process has ended")
@@ -238,20 +222,21 @@ def test_clients_of_a_server_that_dies_connect_anew_with_another(staying):
     staying.end(signal.SIGTERM)
 
 
-def test_what_it_says_to_try_works_as_it_is_written(staying):
+def test_what_it_says_to_try_works_as_it_is_written_and_everybody_stays_at_home(staying):
+    at = len(staying.lines)
     hints = [line.strip() for line in staying.lines if re.match(r"  (/.*homeport|kill) ", line)]
-    assert len(hints) == 4 + 1 + 3, staying.text()
-    for hint in hints:
-        if not hint.startswith("kill"):
-            subprocess.run(["sh", "-c", hint], check=True, timeout=30, stdout=subprocess.DEVNULL)
-    (worker,) = [hint for hint in hints if "_worker" in hint]
-    before = set(staying.workers())
-    if shutil.which("pgrep"):
+    verbs, (worker,), servers = hints[:4], hints[4:5], hints[5:]
+    for hint in verbs:
+        subprocess.run(["sh", "-c", hint], check=True, timeout=30, stdout=subprocess.DEVNULL)
+    assert [int(hint.split()[1]) for hint in servers] == staying.responders()
+    for _ in range(3):
+        before = staying.workers()
         subprocess.run(["sh", "-c", worker], check=True, timeout=30)
-        wait_for(lambda: len(staying.workers()) == 2 and set(staying.workers()) != before, 10, "a new worker")
-    next_line(staying, r"60 of 60 still at home$")
-    assert [int(hint.split()[1]) for hint in hints[-3:]] == staying.responders()
+        wait_for(lambda old=before: len(staying.workers()) == 2 and staying.workers() != old, 10, "a new worker")
+        next_line(staying, r"60 of 60 still at home$")
     staying.end(signal.SIGINT)
+    said = [line for line in staying.lines[at:] if "still at home" in line]
+    assert all("60 of 60" in line for line in said), staying.text()
 
 
 def test_daemon_that_dies_ends_it_with_its_last_words(staying):
@@ -270,8 +255,10 @@ def test_nothing_goes_on_when_it_is_killed_itself(staying):
 
 def test_signal_in_the_middle_of_the_table_ends_it_in_order():
     with Demo("--once") as demo:
-        demo.line(r"^  source_address ")
+        demo.line(r"^  source_address ")  # that daemon is about to end, the next about to start
+        begun = time.monotonic()
         demo.end(signal.SIGINT, status=1)
+    assert time.monotonic() - begun < 8, "somebody had to be killed"
 
 
 @pytest.mark.parametrize("arguments", [["--twice"], ["--seed"], ["--seed", "x"], ["--seed", ""], ["once"]])

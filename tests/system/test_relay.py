@@ -127,7 +127,8 @@ def test_replies_leave_from_the_address_that_was_written_to_through_a_wildcard(s
 
 
 def test_one_service_listens_on_several_addresses(site):
-    site.start(GROUP, "home", services={"ike": {"listen": [f"{site.net}.{last}:{site.ike_port}" for last in (1, 2, 3)]}})
+    listen = [f"{site.net}.{last}:{site.ike_port}" for last in (1, 2, 3)]
+    site.start(GROUP, "home", services={"ike": {"listen": listen}})
     with contextlib.closing(udp_socket(site.client_address(0))) as one:
         for last in (1, 2, 3):
             assert asks(one, (f"{site.net}.{last}", site.ike_port), payload(50))
@@ -158,10 +159,11 @@ def test_a_burst_longer_than_a_vector_arrives_whole_and_in_order(site):
     with contextlib.closing(big_buffer(udp_socket(site.client_address(0)))) as one:
         target = targets(site)[1]
         assert asks(one, target, payload(20))
-        for size in (lambda number: 700, lambda number: 40 + number * 7 % 900):
+        # Small: the socket towards the server has the kernel's buffer, and all answers may come at once.
+        for size in (lambda number: 150, lambda number: 40 + number * 7 % 160):
             for pid in site.daemon.workers():
                 site.daemon.kill(pid, signal.SIGSTOP)
-            sent = [payload(size(number), number) for number in range(200)]
+            sent = [payload(size(number), number) for number in range(150)]
             for data in sent:
                 one.sendto(data, target)
             for pid in site.daemon.workers():
@@ -169,7 +171,7 @@ def test_a_burst_longer_than_a_vector_arrives_whole_and_in_order(site):
             assert [receive(one)[0] for _ in sent] == sent
     home = next(one for one in site.responders.values() if one.seen)
     got = [here.data for here in home.seen if len(here.data) > 20]
-    assert got[-200:] == sent, "in order at the server as well"
+    assert got[-150:] == sent, "in order at the server as well"
     assert counters(site)["gso_runs"] > 0, "runs of one size leave in one call"
 
 

@@ -85,6 +85,35 @@ Test(datagram, of_a_run_arrives_single_and_in_order)
     world_close(&world);
 }
 
+/* 150 of them need twice the buffer that a socket has by default. */
+Test(datagram, of_a_download_waits_at_its_session)
+{
+    struct world world;
+    int server, client, buffer = 1 << 20;
+    uint16_t port;
+
+    world_open(&world, &(struct plan){0});
+    worker_take_all(&world, world_worker(&world, 0));
+    server = world_server(&world, 0, world.port);
+    client = world_client(&world, 100);
+    cr_assert_eq(setsockopt(client, SOL_SOCKET, SO_RCVBUF, &buffer, sizeof buffer), 0);
+    port = world_say(&world, client, server, "give me much");
+    cr_assert_neq(port, 0);
+    struct hp_endpoint cell = {.address = {127, 0, 0, 1}, .family = 4, .port = port};
+    struct sockaddr_storage name;
+    socklen_t size = endpoint_to_sockaddr(&cell, &name);
+    for (uint8_t i = 0; i < 150; i++) {
+        sent[0] = i;
+        cr_assert_eq(sendto(server, sent, 1200, 0, (struct sockaddr *)&name, size), 1200);
+    }
+    for (uint8_t i = 0; i < 150; i++) {
+        cr_assert_eq(world_receive(&world, client, got, sizeof got, NULL), 1200, "datagram %u", i);
+        cr_expect_eq(got[0], i);
+    }
+    close(client);
+    world_close(&world);
+}
+
 Test(datagram, of_many_clients_in_one_vector_reaches_each_session)
 {
     struct world world;
