@@ -14,8 +14,8 @@ PLUGINS = ["match_across_services", "persistency_group", "port_following", "sour
 @pytest.fixture
 def root(tmp_path):
     build = Path(homeport.binary()).parents[1]
-    if shutil.which("meson") is None or not (build / "build.ninja").exists():
-        pytest.skip(f"{build} is no build folder of meson")
+    if shutil.which("meson") is None or not os.access(build / "build.ninja", os.W_OK):
+        pytest.skip(f"{build} is no build folder of meson that this user can install from")
     subprocess.run(["meson", "install", "-C", build, "--no-rebuild", "--quiet", "--destdir", tmp_path], check=True,
                    timeout=60, stdout=subprocess.DEVNULL)
     return tmp_path
