@@ -5,6 +5,7 @@
  * sockets that came from the last holder are used on, the others are opened with their client's next datagram or some a
  * loop turn.
  * Fails: a row's service or address is configured no more -> the session ends
+ *        the servers' port of its service is another one -> the session ends
  *        two live rows of one flow                       -> the later one ends
  *        a socket that is not what its row says          -> closed, opened again
  *        no descriptor left while opening again          -> the rest waits for their clients */
@@ -188,6 +189,8 @@ static void row_adopt(struct lane *lane, uint32_t position)
     if (listener == NULL || row->server >= SEGMENT_SERVERS ||
         lane->relay->segment->servers[row->server].identity == 0) {
         row_refuse(lane, row, "service removed");
+    } else if (row->server_port != listener->service->config->server_port) {
+        row_refuse(lane, row, "port changed");
     } else if (flow_index_find(&lane->index, &key) != FLOW_NONE) {
         row_refuse(lane, row, "second row of one flow");
     } else if (path_adopt(lane, row, listener, fd) == NULL) {
@@ -220,6 +223,9 @@ void lane_hold(struct lane *lane)
         if (session_is_live(&lane->rows[i]))
             row_adopt(lane, i);
     incoming_close(lane);
+    for (uint32_t i = 0; i < lane->row_count; i++)
+        if (lane->paths[i] != NULL)
+            path_rekey(lane->paths[i]);
     list_free_rows(lane);
     list_closed_rows(lane);
     lane->state = LANE_HELD;

@@ -161,6 +161,7 @@ struct path *path_adopt(struct lane *lane, struct session_row *row, struct liste
 
     if (path == NULL)
         return NULL;
+    path->ask_again = true;
     path_enter(path);
     if (fd >= 0 && (!upstream_is(fd, row->source_port, &server) || path_attach(path, fd) < 0))
         close(fd);
@@ -221,6 +222,8 @@ void path_watch_record(struct path *path, const struct decision *decision)
     struct session_row *row = path->row;
     uint32_t flags = atomic_load_explicit(&row->flags, memory_order_relaxed) & SESSION_PROVEN;
 
+    path->stays = false;
+    path->table_full = decision->reason == DECISION_TABLE_FULL;
     atomic_store_explicit(&row->watch, decision->watch, memory_order_relaxed);
     atomic_store_explicit(&row->record, decision->record, memory_order_relaxed);
     atomic_store_explicit(&row->flags, flags | decision->flags | RELAY_ROW_DECIDED, memory_order_release);
@@ -255,4 +258,45 @@ void path_prove(struct path *path)
     uint32_t flags = atomic_load_explicit(&path->row->flags, memory_order_relaxed);
 
     atomic_store_explicit(&path->row->flags, flags | SESSION_PROVEN, memory_order_relaxed);
+}
+
+void path_ask_again(struct path *path, const struct decision_request *request)
+{
+    const struct decision unwatched = {.record = SEGMENT_NO_INDEX};
+    struct decision decision;
+    struct record_ref ref;
+
+    path->ask_again = false;
+    decide(path->lane->relay->decider, request, &decision);
+    if (decision.server < 0) /* what would be refused is a new flow */
+        return;
+    if (decision.server != path->row->server) {
+        path_watch_record(path, &unwatched);
+        path->stays = true;
+    } else if (decision.record != SEGMENT_NO_INDEX || !path_watched(path, &ref)) {
+        path_watch_record(path, &decision);
+    }
+}
+
+void path_rekey(struct path *path)
+{
+    struct relay *relay = path->lane->relay;
+    const struct service *service = path->service;
+    struct hp_endpoint local = {.family = path->row->client.family, .port = path->listener->address.port};
+    const struct decision_request request = {.service = service->position,
+                                             .client = &path->row->client,
+                                             .local = &local,
+                                             .own_server = path->row->server,
+                                             .now_s = relay_now_s(relay)};
+    uint32_t flags = atomic_load_explicit(&path->row->flags, memory_order_relaxed);
+    uint8_t key[HP_KEY_MAX];
+    struct record_ref ref;
+
+    memcpy(local.address, path->row->local, sizeof local.address);
+    if ((flags & RELAY_ROW_DECIDED) == 0 || (!path_watched(path, &ref) && ref.index != SEGMENT_NO_INDEX))
+        return; /* its next datagram finds that out */
+    if (topology_datagram(relay->topology, service->topology, path->member, false) != TOPOLOGY_PASS)
+        return;
+    if (decider_explain(relay->decider, service->position, request.client, &local, key) > 0)
+        path_ask_again(path, &request);
 }

@@ -64,6 +64,9 @@ struct path {
     struct path *next;           /* with datagrams to send, or buried */
     uint8_t first, last;         /* slots of relay.arrivals to be sent */
     uint32_t sights, esp_spi;    /* for observe */
+    bool ask_again;              /* see path_ask_again */
+    bool stays;                  /* at its server, though another one has its key */
+    bool table_full;             /* has no record for want of room: to be asked again */
 };
 
 struct cells { /* free source ports of one lane towards one address: a ring, longest free first */
@@ -206,6 +209,12 @@ void path_watch_record(struct path *path, const struct decision *decision);
 bool path_watched(const struct path *path, struct record_ref *ref); /* false: no record, or another decision by now */
 void path_refresh(struct path *path, struct record_ref *ref); /* traffic: the record was used, and is as proven as we */
 void path_prove(struct path *path);
+/* The configuration may give the flow another key than it was decided by, or there may be room for a record by now:
+ * decided once more, with its own server preferred. Where another server has the key already the session stays where it
+ * is, without a record: new flows follow that record, and this one when its client begins a new IKE_SA. Only for a
+ * session whose own server may serve on. */
+void path_ask_again(struct path *path, const struct decision_request *request);
+void path_rekey(struct path *path); /* as soon as it is adopted, where the plugin needs no datagram for its key */
 void path_refused(struct relay *relay, int status); /* counts what a failed path_open means */
 
 /* udp.c, reply.c */

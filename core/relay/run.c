@@ -102,19 +102,20 @@ static void clear_error(int fd)
     (void)getsockopt(fd, SOL_SOCKET, SO_ERROR, &code, &size);
 }
 
-/* again: how often it may be sent once more because an ICMP error ate the call. */
-static bool send_one(int fd, const struct msghdr *header, uint32_t again, struct run_result *result)
+/* eaten: how often an ICMP error has eaten the call already. That it was one shows only when the datagram goes at last:
+ * where there is no route, nothing goes. */
+static bool send_one(int fd, const struct msghdr *header, uint32_t eaten, struct run_result *result)
 {
     for (;;) {
-        if (sendmsg(fd, header, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0)
+        if (sendmsg(fd, header, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0) {
+            result->icmp_errors += eaten;
+            result->resends += eaten > 0;
             return true;
+        }
         if (errno == EINTR)
             continue;
-        if (again == 0 || !is_icmp_error(errno))
+        if (++eaten == RUN_ATTEMPTS || !is_icmp_error(errno))
             return false;
-        again--;
-        result->icmp_errors++;
-        result->resends++;
         clear_error(fd);
     }
 }
@@ -131,7 +132,7 @@ static void send_singly(struct runs *runs, uint32_t position, int fd, bool eaten
     header.msg_iovlen = 1;
     for (uint32_t i = 0; i < run->count; i++) {
         header.msg_iov = &runs->iov[run->first + i];
-        if (send_one(fd, &header, eaten && i == 0 ? RUN_ATTEMPTS - 2 : RUN_ATTEMPTS - 1, result)) {
+        if (send_one(fd, &header, eaten && i == 0, result)) {
             result->datagrams++;
             result->bytes += header.msg_iov->iov_len;
         } else {
@@ -150,8 +151,6 @@ static void run_failed(struct runs *runs, uint32_t position, int fd, int code, s
             runs->no_segments = true;
         send_singly(runs, position, fd, false, result);
     } else if (is_icmp_error(code)) {
-        result->icmp_errors++;
-        result->resends++;
         clear_error(fd);
         send_singly(runs, position, fd, true, result);
     } else {

@@ -4,6 +4,7 @@
  * Fails: no session for the flow       -> decided; refused (and counted by whom refuses), or a session begins
  *        record or server have changed -> decided anew with the session's server as an offer: the same server keeps
  *                                         all, another one ends this session and begins the next
+ *        adopted, or no room for a record -> asked once more; it stays at its server all the same
  *        its server is disabled, IKE   -> dropped and counted, but for an IKE_SA_INIT
  *        the socket is still closed    -> (after a crash) opened on the same port; where that cannot be, on another
  *        the kernel takes no more      -> dropped and counted (run.c has the rest) */
@@ -111,17 +112,23 @@ static struct decision_request request_of(const struct listener *listener, uint3
                                      .now_s = relay_now_s(relay)};
 }
 
-/* Another server is another session: what has come for the old one leaves before it ends. */
+/* Another server is another session: what has come for the old one leaves before it ends. At the same server,
+ * from another port, it is as proven as it was. */
 static struct path *path_move(struct listener *listener, uint32_t slot, struct path *path,
                               const struct decision *decision)
 {
     struct relay *relay = listener->lane->relay;
     const struct arrival *arrival = &relay->arrival[slot];
     struct flow flow = {.listener = listener, .client = &arrival->client, .local = &arrival->local};
+    bool proven = decision->server == path->row->server &&
+                  (atomic_load_explicit(&path->row->flags, memory_order_relaxed) & SESSION_PROVEN) != 0;
 
     udp_send_waiting(relay);
     path_end(path, NULL);
-    return path_begin(&flow, decision, true);
+    path = path_begin(&flow, decision, true);
+    if (path != NULL && proven)
+        path_prove(path);
+    return path;
 }
 
 static struct path *path_decide(struct listener *listener, uint32_t slot, struct path *path)
@@ -138,6 +145,13 @@ static struct path *path_decide(struct listener *listener, uint32_t slot, struct
     return path;
 }
 
+/* IKE_SA_INIT, or the IKE_AUTH that follows it on the other port, whose own IKE_SA_INIT may have come as a new flow. */
+static bool begins_ike_sa(const struct service *service, const struct ike_datagram *ike)
+{
+    return service->config->ike && (ike_is_new_sa(ike) || (ike->kind == IKE_MESSAGE && ike->header.message_id == 1 &&
+                                                           ike->header.exchange == IKE_AUTH));
+}
+
 /* Records and sessions never disagree: one load of the record's word, one of the server's. */
 static struct path *path_check(struct listener *listener, uint32_t slot, struct path *path)
 {
@@ -148,7 +162,8 @@ static struct path *path_check(struct listener *listener, uint32_t slot, struct 
     struct record_ref ref;
     bool same = path_watched(path, &ref);
 
-    if ((flags & RELAY_ROW_DECIDED) == 0 || (!same && ref.index != SEGMENT_NO_INDEX))
+    if ((flags & RELAY_ROW_DECIDED) == 0 || (!same && ref.index != SEGMENT_NO_INDEX) ||
+        (path->stays && begins_ike_sa(service, &relay->arrival[slot].ike)))
         return path_decide(listener, slot, path);
     switch (topology_datagram(relay->topology, service->topology, path->member, new_sa)) {
     case TOPOLOGY_PASS:
@@ -158,6 +173,11 @@ static struct path *path_check(struct listener *listener, uint32_t slot, struct 
     case TOPOLOGY_DROP:
         relay_count(relay, COUNTER_dropped_server_disabled, 1);
         return NULL;
+    }
+    if (path->ask_again) {
+        struct decision_request request = request_of(listener, slot, path->row->server);
+        path_ask_again(path, &request);
+        same = path_watched(path, &ref);
     }
     if (same)
         path_refresh(path, &ref);

@@ -21,6 +21,16 @@ static int32_t source_key(void *self, const struct hp_flow *flow, uint8_t *key)
                                   &profile->values[MASK6]);
 }
 
+static int check(const struct hp_host *host, const struct hp_profile *profile)
+{
+    if (profile->service_count > 1)
+        hp_problem(host, HP_NO_SERVICE, HP_NO_OPTION,
+                   "warning: source_address gives each service records of its own, so a client's ports may go to "
+                   "different servers, which breaks IKEv2; take match_across_services, port_following or "
+                   "persistency_group");
+    return 0;
+}
+
 const struct hp_plugin hp_plugin_v1 = {
     .abi_major = HP_ABI_MAJOR,
     .abi_minor = HP_ABI_MINOR,
@@ -35,5 +45,6 @@ const struct hp_plugin hp_plugin_v1 = {
     .tables = tables,
     .table_count = 1,
     .ttl_option = TIMEOUT,
+    .check = check,
     .derive_key = source_key,
 };

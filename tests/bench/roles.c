@@ -159,6 +159,7 @@ struct opening { /* flows that are opened, each by its first datagram */
     bool *answered;
     uint32_t next, answers, in_flight;
     double first, last; /* datagram out, answer in */
+    double heard;       /* an answer, even if it was there already */
 };
 
 static void opening_init(struct opening *self, const struct role_options *options)
@@ -183,12 +184,13 @@ static void opening_hear(struct opening *self)
     uint32_t flow;
 
     while (response(self->frames, self->options, &flow)) {
+        self->heard = now();
         if (self->answered[flow])
             continue;
         self->answered[flow] = true;
         self->answers++;
         self->in_flight -= self->in_flight > 0;
-        self->last = now();
+        self->last = self->heard;
     }
 }
 
@@ -198,7 +200,7 @@ static void open_flows(struct opening *self)
     const struct role_options *options = self->options;
     double end = now() + options->seconds;
 
-    self->first = self->last = now();
+    self->first = self->last = self->heard = now();
     while (self->answers < options->flows && now() < end) {
         uint32_t before = self->answers;
         opening_speak(self);
@@ -206,8 +208,10 @@ static void open_flows(struct opening *self)
         if (self->answers > before)
             continue;
         frames_wait(self->frames, 20);
-        if (now() - self->last > 0.05)
+        if (now() - self->heard > 0.05) {
             self->next = self->in_flight = 0;
+            self->heard = now();
+        }
     }
 }
 

@@ -193,3 +193,21 @@ def test_drop_ends_a_clients_sessions_and_record(site):
     answer = site.daemon.cli("drop", client.address)
     assert answer["sessions_ended"] == 2 and answer["records_deleted"] == 1
     assert not rows_of(site, client) and record_of(site, client) is None
+
+
+def test_a_reload_that_joins_clients_under_one_mask_splits_none_of_them(site):
+    site.start(profile(), "aovpn", pools=CHECK, sessions={"idle_unproven": "1s"})
+    clients = [site.client() for _ in range(8)]
+    assert all(client.connect() and client.informational() for client in clients)
+    homes = [site.server_of(client, "auth") for client in clients]
+    assert len(set(homes)) > 1
+    site.write(site.config(profile(mask="255.255.255.0"), "aovpn", pools=CHECK, sessions={"idle_unproven": "1s"}))
+    site.daemon.reload()
+    for client, home in zip(clients, homes):
+        assert client.informational(), "the IKE_SA that was there before"
+        assert {row["server"] for row in rows_of(site, client)} == {home}
+    wait_for(lambda: all(len(rows_of(site, client)) == 1 for client in clients), 5, "the end of the port 500 flows")
+    for client in clients:  # the flow of port 500 is a new one, that of port 4500 is not
+        client.renew()
+        assert client.connect()
+        assert site.server_of(client, "init") == site.server_of(client, "auth")

@@ -242,6 +242,42 @@ Test(handover, to_a_configuration_without_the_service_ends_its_sessions)
     world_close(&world);
 }
 
+Test(handover, to_a_configuration_with_another_server_port_ends_its_sessions)
+{
+    struct world world;
+    int server, client;
+
+    world_open(&world, &(struct plan){.persistence = true});
+    worker_take_all(&world, world_worker(&world, 0));
+    server = world_server(&world, 0, world.port);
+    client = world_client(&world, 100);
+    cr_assert_neq(world_say(&world, client, server, "x"), 0);
+    worker_die(&world, &world.workers[0]);
+    world_row(&world, 0)->server_port = 9; /* as it was configured then */
+    worker_take_all(&world, world_worker(&world, 1));
+    cr_expect_eq(world_live(&world), 0);
+    cr_expect_neq(world_say(&world, client, server, "as new"), 0);
+    close(client);
+    world_close(&world);
+}
+
+Test(handover, of_a_row_without_a_record_claims_one_for_its_own_server)
+{
+    struct scene scene;
+    struct session_row *row;
+
+    scene_open(&scene, &(struct plan){.persistence = true});
+    worker_die(&scene.world, scene.old);
+    row = world_row(&scene.world, 0);
+    uint32_t record = atomic_load(&row->record);
+    atomic_store(&row->record, SEGMENT_NO_INDEX); /* as after a quarantine, or begun with a full table */
+    atomic_store(&row->watch, 0);
+    worker_take(&scene.world, scene.new, 0, -1);
+    cr_expect_eq(atomic_load(&row->record), record, "before its client says anything");
+    expect_all_at_home(&scene);
+    scene_close(&scene);
+}
+
 /* ---- what a peer could send ---- */
 
 struct message { /* as in handover.c */

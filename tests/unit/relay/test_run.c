@@ -176,3 +176,24 @@ Test(run, eaten_by_an_icmp_error_is_sent_again)
         expect(pair.to, i, 100);
     pair_close(&pair);
 }
+
+/* An unreachable network refuses each try: that is a drop, and neither an ICMP error nor a resend. */
+Test(run, that_has_no_route_is_dropped_once)
+{
+    struct pair pair;
+    struct run_result result;
+    struct sockaddr_in nowhere = {.sin_family = AF_INET, .sin_port = 9, .sin_addr = {.s_addr = htonl(0xffffffffu)}};
+
+    pair_open(&pair);
+    runs_add(pair.runs, &(struct run_datagram){.owner = &pair,
+                                               .data = payload[0],
+                                               .size = 100,
+                                               .name = (struct sockaddr *)&nowhere, /* broadcast: EACCES */
+                                               .name_size = sizeof nowhere});
+    runs_send(pair.runs, pair.from, &result);
+    cr_expect_eq(result.datagrams, 0);
+    cr_expect_eq(result.dropped, 1);
+    cr_expect_eq(result.icmp_errors, 0);
+    cr_expect_eq(result.resends, 0);
+    pair_close(&pair);
+}
