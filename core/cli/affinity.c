@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 
 static const struct usage usage = {
     .verb = "affinity",
@@ -94,6 +95,20 @@ static int add_records(const struct arguments *arguments, json_t *services, stru
     return 0;
 }
 
+/* Why the record will not bring the client to its server, or NULL (the rules: core/pool/eligible.c). */
+static const char *elsewhere(const json_t *record)
+{
+    const char *state = answer_text(record, "server_state"), *left = answer_text(record, "left");
+
+    if (strcmp(state, "disabled") == 0)
+        return "disabled: elsewhere";
+    if (strcmp(state, "offline") == 0 && strcmp(left, "held") != 0)
+        return "offline: elsewhere";
+    if (strcmp(answer_text(record, "server_health"), "down") == 0)
+        return "down: elsewhere with the next IKE_SA, unless all servers of the pool are down";
+    return NULL;
+}
+
 static void print_outcome(const json_t *service, bool asked)
 {
     const json_t *record = json_object_get(service, "record");
@@ -105,6 +120,8 @@ static void print_outcome(const json_t *service, bool asked)
         puts("  would get: unknown, the daemon does not answer");
     else if (!json_is_object(record))
         puts("  would get: a new record; the scheduler decides");
+    else if (elsewhere(record) != NULL)
+        printf("  would get: record names %s, which is %s\n", answer_text(record, "server"), elsewhere(record));
     else
         printf("  would get: server %s, by the record that service %s wrote %s ago (left: %s)\n",
                answer_text(record, "server"), answer_text(record, "service"),

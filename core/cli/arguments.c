@@ -49,6 +49,18 @@ static int wrong(const struct usage *usage, const char *why)
     return 2;
 }
 
+/* getopt leaves the letter of an option that it knows (its value is missing or too much) or of a wrong short one. */
+static int wrong_option(const struct usage *usage, const char *written, int letter)
+{
+    char why[160];
+
+    if (letter == 0 || (written[0] == '-' && written[1] != '-' && strchr("hc", letter) == NULL))
+        snprintf(why, sizeof why, "there is no option %.100s", written);
+    else
+        snprintf(why, sizeof why, "%.100s: its value is missing, or it takes none", written);
+    return wrong(usage, why);
+}
+
 static void apply(struct arguments *out, int letter, const char *value)
 {
     switch (letter) {
@@ -88,7 +100,7 @@ int arguments_read(struct arguments *out, const struct usage *usage, int argc, c
             return 0;
         }
         if (letter == '?')
-            return wrong(usage, "no such option, or its value is missing");
+            return wrong_option(usage, argv[optind - 1], optopt);
         apply(out, letter, optarg);
     }
     out->operands = argv + optind;

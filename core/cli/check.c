@@ -7,8 +7,9 @@ static const struct usage usage = {
     .verb = "check",
     .operands = "[FILE]",
     .text = "Checks a configuration as the daemon would: the whole file, every plugin that it names and\n"
-            "their options, this machine's addresses and ports. All findings come in one go, as\n"
-            "FILE:LINE:COLUMN. Exit status 1 when there are errors; warnings alone are 0.",
+            "their options, this machine's addresses and ports. All errors of the text come in one go, as\n"
+            "FILE:LINE:COLUMN, then those of the plugins' options. Exit status 1 when there are errors;\n"
+            "warnings alone are 0.",
     .example = "homeport check ./homeport.yaml",
     .options = ARGUMENT_CONFIG,
     .most = 1,

@@ -15,13 +15,23 @@
 
 #define ANSWER_LIMIT (512u << 20)
 
-static int no_answer(struct error *error, int code, const char *folder, const char *config)
+static int no_answer(struct error *error, int code, const char *folder, const struct arguments *arguments)
 {
+    if (code == ETIMEDOUT && strcmp(arguments->verb, "reload") == 0) {
+        error_set(error, -code, "no answer in time from %s/control.sock", folder);
+        return error_next(error, "homeport status says whether the daemon is well, its log how the reload goes on");
+    }
+    if (code == ETIMEDOUT) {
+        error_set(error, -code, "the monitor does not answer at %s/control.sock: it is stopped or hangs", folder);
+        return error_next(error, "traffic goes on; kill -9 its `homeport _monitor` process (ps -ef shows it): "
+                                 "the master starts another");
+    }
     error_set(error, -code, "nobody answers at %s/control.sock: %s", folder,
               code == ENOENT || code == ECONNREFUSED ? "homeport is not running" : strerror(code));
     if (code == EACCES || code == EPERM)
         return error_next(error, "only root and the group of that folder may ask");
-    return error_next(error, "start it: homeport run -c %s; or name its state folder with --state DIR", config);
+    return error_next(error, "start it: homeport run -c %s; or name its state folder with --state DIR",
+                      arguments->config);
 }
 
 static int connect_to(int *out, const char *folder)
@@ -120,11 +130,15 @@ int client_ask(const struct arguments *arguments, json_t *request, int timeout_m
     uint64_t deadline = clock_now_ms() + (uint64_t)timeout_ms;
     char folder[512], *line = json_dumps(request, JSON_COMPACT), *text = NULL;
     size_t size = 0;
-    int fd = -1, code = line == NULL ? ENOMEM : 0;
+    int fd = -1, code = line == NULL ? ENOMEM : 0, status;
 
     *answer = NULL;
     json_decref(request);
-    settings_state(arguments, folder, sizeof folder);
+    status = settings_state(arguments, folder, sizeof folder, error);
+    if (status < 0) {
+        free(line);
+        return status;
+    }
     if (code == 0)
         code = connect_to(&fd, folder);
     if (code == 0)
@@ -138,7 +152,7 @@ int client_ask(const struct arguments *arguments, json_t *request, int timeout_m
         close(fd);
     if (code != 0) {
         free(text);
-        return no_answer(error, code, folder, arguments->config);
+        return no_answer(error, code, folder, arguments);
     }
     *answer = json_loadb(text, size, 0, NULL);
     free(text);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli/verbs.h"
+#include "config/config.h"
 #include "process/process.h"
 
 #include <fcntl.h>
@@ -33,6 +34,20 @@ static void print_usage(FILE *stream)
     for (size_t i = 0; i < sizeof verbs / sizeof verbs[0]; i++)
         fprintf(stream, "  %-10s %s\n", verbs[i].name, verbs[i].help);
     fputs("\nhomeport VERB --help says more; the manual is homeport(8).\n", stream);
+}
+
+static int unknown_verb(const char *name)
+{
+    const char *names[sizeof verbs / sizeof verbs[0]], *closest;
+
+    for (size_t i = 0; i < sizeof verbs / sizeof verbs[0]; i++)
+        names[i] = verbs[i].name;
+    closest = config_closest(name, names, sizeof names / sizeof names[0]);
+    if (closest != NULL)
+        fprintf(stderr, "homeport: there is no verb %s; did you mean %s?\n", name, closest);
+    else
+        fprintf(stderr, "homeport: there is no verb %s; homeport --help lists them\n", name);
+    return 2;
 }
 
 /* Standard input, output and error are there, if need be as /dev/null: else the first files that are opened would be
@@ -69,6 +84,5 @@ int main(int argc, char **argv)
     }
     if (strcmp(argv[1], "--version") == 0)
         return cli_version(1, argv + 1);
-    fprintf(stderr, "homeport: there is no verb %s; homeport --help lists them\n", argv[1]);
-    return 2;
+    return unknown_verb(argv[1]);
 }

@@ -36,10 +36,10 @@ static void probes_text(const json_t *probes, char *text, size_t size)
         const char *health = answer_text(probe, "health");
         char one[160], ago[32] = "";
 
+        snprintf(one, sizeof one, "%s/%d %s", answer_text(probe, "protocol"), (int)answer_number(probe, "port"),
+                 health);
         if (json_is_integer(since))
-            duration_text((uint64_t)json_integer_value(since), ago);
-        snprintf(one, sizeof one, "%s/%d %s %s", answer_text(probe, "protocol"), (int)answer_number(probe, "port"),
-                 health, ago);
+            append(one, sizeof one, " ", duration_text((uint64_t)json_integer_value(since), ago));
         if (strcmp(health, "down") == 0)
             snprintf(one + strlen(one), sizeof one - strlen(one), " (%s)", answer_text(probe, "reason"));
         append(text, size, ", ", one);
@@ -80,7 +80,7 @@ int cli_servers(int argc, char **argv)
     struct arguments arguments;
     int status = arguments_read(&arguments, &usage, argc, argv);
     struct table *table;
-    json_t *answer, *server;
+    json_t *answer, *server, *note;
     size_t i;
 
     if (status >= 0)
@@ -92,6 +92,7 @@ int cli_servers(int argc, char **argv)
     json_array_foreach(json_object_get(answer, "servers"), i, server) add_server(table, server);
     table_print(table);
     table_close(table);
+    json_array_foreach(json_object_get(answer, "notes"), i, note) puts(json_string_value(note));
     json_decref(answer);
     return 0;
 }

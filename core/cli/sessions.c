@@ -4,6 +4,8 @@
 #include "cli/verbs.h"
 
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 static const struct usage usage = {
     .verb = "sessions",
@@ -15,6 +17,32 @@ static const struct usage usage = {
     .options = ARGUMENT_CONFIG | ARGUMENT_STATE | ARGUMENT_JSON,
     .most = 1,
 };
+
+/* By address, then by service: what belongs to one client stands together. */
+static int by_client(const void *a, const void *b)
+{
+    const json_t *const *left = a, *const *right = b;
+    const char *one = answer_text(*left, "client"), *other = answer_text(*right, "client");
+    size_t size = strcspn(one, ":"), other_size = strcspn(other, ":");
+    int order = strncmp(one, other, size < other_size ? size : other_size);
+
+    if (order == 0 && size != other_size)
+        return size < other_size ? -1 : 1;
+    return order != 0 ? order : strcmp(answer_text(*left, "service"), answer_text(*right, "service"));
+}
+
+/* An array of the borrowed sessions, from malloc; NULL: no memory. */
+static json_t **sorted(const json_t *sessions)
+{
+    size_t count = json_array_size(sessions);
+    json_t **array = malloc((count + 1) * sizeof(json_t *));
+
+    for (size_t i = 0; array != NULL && i < count; i++)
+        array[i] = json_array_get(sessions, i);
+    if (array != NULL)
+        qsort(array, count, sizeof *array, by_client);
+    return array;
+}
 
 static void add_session(struct table *table, const json_t *session)
 {
@@ -41,8 +69,8 @@ int cli_sessions(int argc, char **argv)
     struct arguments arguments;
     int status = arguments_read(&arguments, &usage, argc, argv);
     struct table *table;
-    json_t *answer, *session;
-    size_t i;
+    json_t *answer, **rows;
+    size_t count;
 
     if (status >= 0)
         return status;
@@ -53,10 +81,14 @@ int cli_sessions(int argc, char **argv)
     if (answer == NULL)
         return status;
     table = table_open(heads, sizeof heads / sizeof heads[0]);
-    json_array_foreach(json_object_get(answer, "sessions"), i, session) add_session(table, session);
+    count = json_array_size(json_object_get(answer, "sessions"));
+    rows = sorted(json_object_get(answer, "sessions"));
+    for (size_t i = 0; rows != NULL && i < count; i++)
+        add_session(table, rows[i]);
+    free(rows);
     table_print(table);
     table_close(table);
-    if (json_array_size(json_object_get(answer, "sessions")) == 0)
+    if (count == 0)
         puts("no sessions");
     json_decref(answer);
     return 0;

@@ -79,17 +79,26 @@ static void scan_state(const char *text, char *folder, size_t size)
     }
 }
 
-void settings_state(const struct arguments *arguments, char *folder, size_t size)
+int settings_state(const struct arguments *arguments, char *folder, size_t size, struct error *error)
 {
     struct settings settings;
-    struct error error = {0};
+    struct error unread = {0};
+    int status;
 
     snprintf(folder, size, "%s", arguments->state != NULL ? arguments->state : SETTINGS_STATE);
-    if (arguments->state != NULL || settings_read(&settings, arguments->config, &error) < 0)
-        return;
+    if (arguments->state != NULL)
+        return 0;
+    status = settings_read(&settings, arguments->config, &unread);
+    if (status < 0) {
+        if (!arguments->config_written)
+            return 0;
+        *error = unread; /* another daemon than the one that is meant might answer */
+        return status;
+    }
     if (settings.config != NULL)
         snprintf(folder, size, "%s", settings.config->state);
     else
         scan_state(settings.text, folder, size);
     settings_free(&settings);
+    return 0;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What no single key can know: things that exclude each other, and the one warning that needs nothing but the file.
+/* What no single key can know: things that exclude each other, and the warnings that need nothing but the file.
  * Runs after errors as well, so that all are said in one go: what is missing in the model is passed over. */
 #include "config/reader.h"
 
@@ -92,6 +92,13 @@ static void check_source_ports(struct reader *reader, const struct config_servic
                         config->port_first, config->port_last);
 }
 
+/* 127.0.0.0/8 is this machine everywhere; which other addresses are, config_check_machine knows. */
+static bool listens_at(const struct hp_endpoint *listener, const struct hp_endpoint *server)
+{
+    return endpoint_same_address(listener, server) ||
+           (endpoint_is_any(listener) && server->family == 4 && server->address[0] == 127);
+}
+
 static void check_loop(struct reader *reader, const struct config_service *service)
 {
     const struct config_pool *pool = &reader->config->pools[service->pool];
@@ -100,8 +107,7 @@ static void check_loop(struct reader *reader, const struct config_service *servi
         const struct config_server *server = &reader->config->servers[pool->servers[i]];
 
         for (uint32_t j = 0; j < service->listen_count; j++)
-            if (endpoint_same_address(&server->address, &service->listen[j]) &&
-                service->server_port == service->listen[j].port)
+            if (service->server_port == service->listen[j].port && listens_at(&service->listen[j], &server->address))
                 diagnostics_add(reader->diagnostics, SEVERITY_ERROR, service->listen_at[j],
                                 "`%s` would send to itself: this is the address and port of its server `%s`",
                                 service->name, server->name);
@@ -206,6 +212,48 @@ static void warn_about_nat(struct reader *reader, uint32_t index)
     }
 }
 
+/* A weight that no pool of its server looks at. */
+static void warn_about_weight(struct reader *reader, uint32_t index)
+{
+    const struct config *config = reader->config;
+    const struct config_server *server = &config->servers[index];
+    const struct config_pool *ignoring = NULL;
+
+    for (uint32_t i = 0; i < config->pool_count; i++) {
+        if (!pool_names(&config->pools[i], index))
+            continue;
+        if (config->pools[i].scheduler != SCHEDULER_ROUND_ROBIN)
+            return;
+        ignoring = &config->pools[i];
+    }
+    if (server->weight != 1 && ignoring != NULL)
+        diagnostics_add(reader->diagnostics, SEVERITY_WARNING,
+                        position_under(reader, "servers", server->name, "weight", server->at),
+                        "`weight` has no effect: pool `%s` has the scheduler round_robin; weighted_round_robin looks "
+                        "at weights",
+                        ignoring->name);
+}
+
+static void warn_about_disabled(struct reader *reader, uint32_t index)
+{
+    const struct config_pool *pool = &reader->config->pools[index];
+
+    for (uint32_t i = 0; i < pool->server_count; i++)
+        if (reader->config->servers[pool->servers[i]].state != SERVER_DISABLED)
+            return;
+    if (pool->server_count > 0)
+        diagnostics_add(reader->diagnostics, SEVERITY_WARNING, pool->at,
+                        "all servers of pool `%s` are disabled: it serves nobody", pool->name);
+}
+
+static void warn_about_group(struct reader *reader, const struct config_service *service)
+{
+    if (!service->health_group && service->profile < 0)
+        diagnostics_add(reader->diagnostics, SEVERITY_WARNING,
+                        position_under(reader, "services", service->name, "health", service->at),
+                        "`group: no` has no effect: without persistence `%s` is in no group", service->name);
+}
+
 void check_config(struct reader *reader)
 {
     struct config *config = reader->config;
@@ -216,16 +264,19 @@ void check_config(struct reader *reader)
     for (uint32_t i = 0; i < config->server_count; i++) {
         check_server_address(reader, i);
         check_probes(reader, i);
+        warn_about_weight(reader, i);
     }
     for (uint32_t i = 0; i < config->service_count; i++) {
         check_listeners(reader, i);
         check_source_ports(reader, &config->services[i]);
+        warn_about_group(reader, &config->services[i]);
         if (has_pool(&config->services[i]))
             check_loop(reader, &config->services[i]);
     }
     for (uint32_t i = 0; i < config->pool_count; i++) {
         check_pool_port(reader, i);
         warn_about_nat(reader, i);
+        warn_about_disabled(reader, i);
     }
     check_port_count(reader);
 }

@@ -114,7 +114,8 @@ struct config {
 int config_read(struct config **out, const char *path, const char *text, size_t size, struct diagnostics *diagnostics);
 void config_free(struct config *config); /* NULL is fine */
 
-/* Warnings that depend on this machine: own addresses that are not here, source ports that the kernel gives to others.
+/* What depends on this machine: warnings of own addresses that are not here and of source ports that the kernel gives
+ * to others, an error where a service that listens everywhere has a server on this machine (it would feed itself).
  * Apart from config_read, so that what a file means does not depend on where it is read. What the kernel does not tell
  * (a sandbox, another /proc) is not warned about. */
 void config_check_machine(const struct config *config, struct diagnostics *diagnostics);

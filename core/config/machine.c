@@ -174,13 +174,10 @@ static void check_ports(const struct config *config, struct diagnostics *diagnos
                     first, last, range, reserved, *reserved != '\0' ? "," : "", first, last);
 }
 
-/* All of 127.0.0.0/8 is at home on every machine. */
-static bool is_here(const struct ifaddrs *interfaces, const struct hp_endpoint *endpoint)
+static bool is_own(const struct ifaddrs *interfaces, const struct hp_endpoint *endpoint)
 {
     struct hp_endpoint own;
 
-    if (endpoint_is_any(endpoint) || (endpoint->family == 4 && endpoint->address[0] == 127))
-        return true;
     for (; interfaces != NULL; interfaces = interfaces->ifa_next) {
         socklen_t size = sizeof(struct sockaddr_in6);
 
@@ -192,6 +189,13 @@ static bool is_here(const struct ifaddrs *interfaces, const struct hp_endpoint *
             return true;
     }
     return false;
+}
+
+/* All of 127.0.0.0/8 is at home on every machine. */
+static bool is_here(const struct ifaddrs *interfaces, const struct hp_endpoint *endpoint)
+{
+    return endpoint_is_any(endpoint) || (endpoint->family == 4 && endpoint->address[0] == 127) ||
+           is_own(interfaces, endpoint);
 }
 
 static void check_address(const struct ifaddrs *interfaces, const struct hp_endpoint *endpoint, struct position at,
@@ -207,12 +211,33 @@ static void check_address(const struct ifaddrs *interfaces, const struct hp_endp
                         endpoint_format(&address, text));
 }
 
+/* A server on this very machine, on a port where we listen on all addresses: each datagram would come back to us. In
+ * 127.0.0.0/8 config_read has said so. */
+static void check_loop(const struct ifaddrs *interfaces, const struct config *config,
+                       const struct config_service *service, struct diagnostics *diagnostics)
+{
+    const struct config_pool *pool = &config->pools[service->pool];
+
+    for (uint32_t i = 0; i < service->listen_count; i++)
+        for (uint32_t j = 0; j < pool->server_count && endpoint_is_any(&service->listen[i]); j++) {
+            const struct config_server *server = &config->servers[pool->servers[j]];
+
+            if (service->listen[i].port == service->server_port && is_own(interfaces, &server->address))
+                diagnostics_add(diagnostics, SEVERITY_ERROR, service->listen_at[i],
+                                "`%s` would send to itself: it listens on all addresses, and that of its server `%s` "
+                                "is one of this machine: name the address to listen on",
+                                service->name, server->name);
+        }
+}
+
 static void check_addresses(const struct config *config, struct diagnostics *diagnostics)
 {
     struct ifaddrs *interfaces = NULL;
 
     if (getifaddrs(&interfaces) < 0)
         return;
+    for (uint32_t i = 0; i < config->service_count; i++)
+        check_loop(interfaces, config, &config->services[i], diagnostics);
     for (uint32_t i = 0; i < config->service_count; i++)
         for (uint32_t j = 0; j < config->services[i].listen_count; j++)
             check_address(interfaces, &config->services[i].listen[j], config->services[i].listen_at[j], diagnostics);

@@ -205,6 +205,10 @@ bool reader_address(struct reader *reader, const struct node *node, struct hp_en
 
     if (!reader_wants(reader, node, NODE_TEXT, "an address"))
         return false;
+    if (node->text[0] == '[') {
+        reader_error(reader, node, "`%.64s`: IPv6 addresses are not in this version", node->text);
+        return false;
+    }
     if (!endpoint_parse(&endpoint, node->text)) {
         reader_error(reader, node, "`%.64s` is not an address%s", node->text,
                      strchr(node->text, ':') != NULL ? " with a port from 1 to 65535" : " (names are not looked up)");

@@ -13,8 +13,8 @@
 enum message_kind {
     /* master -> child */
     MESSAGE_LISTENERS, /* count descriptors, listeners[i] and lanes[i] beside each */
-    MESSAGE_TAKE,      /* lanes[0]; a descriptor when somebody holds it */
-    MESSAGE_GIVE,      /* lanes[0]; a descriptor */
+    MESSAGE_TAKE,      /* lanes[0]; count 1 with a descriptor when somebody holds it, else 0 */
+    MESSAGE_GIVE,      /* lanes[0]; count 1, a descriptor */
     MESSAGE_BEGIN,     /* monitor: you are the one now */
     MESSAGE_STOP,
     /* child -> master */

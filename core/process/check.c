@@ -61,23 +61,23 @@ static void read_text(struct check *self)
     self->text[size > 0 ? size : 0] = '\0';
 }
 
-static void judge(struct check *self, int64_t status, int number, struct error *error)
+static void judge(const struct check *self, struct plan *plan, int64_t status, int number, struct error *error)
 {
-    self->plan->doing[sizeof self->plan->doing - 1] = '\0';
+    plan->doing[sizeof plan->doing - 1] = '\0';
     if (self->hung) {
         error_set(error, -ETIMEDOUT, "the check did not end within %u s%s%s", CHECK_LIMIT_MS / 1000,
-                  self->plan->doing[0] ? ", inside " : "", self->plan->doing);
+                  plan->doing[0] ? ", inside " : "", plan->doing);
     } else if (number != 0) {
-        error_set(error, -EFAULT, "the check died by signal %d%s%s", number, self->plan->doing[0] ? " inside " : "",
-                  self->plan->doing);
-    } else if (self->plan->doing[0] != '\0') {
-        error_set(error, -EFAULT, "%s ended the check with status %lld", self->plan->doing, (long long)status);
+        error_set(error, -EFAULT, "the check died by signal %d%s%s", number, plan->doing[0] ? " inside " : "",
+                  plan->doing);
+    } else if (plan->doing[0] != '\0') {
+        error_set(error, -EFAULT, "%s ended the check with status %lld", plan->doing, (long long)status);
     } else if (status != 0) {
         error_set(error, -EINVAL, "the configuration has errors");
-    } else if (!plan_valid(self->plan)) {
+    } else if (!plan_valid(plan)) {
         error_set(error, -EPROTO, "the check ended without a usable plan");
     }
-    if (self->plan->doing[0] != '\0')
+    if (plan->doing[0] != '\0')
         error_next(error, "that plugin must be mended or taken out of the file");
 }
 
@@ -85,13 +85,21 @@ static void on_ended(uv_process_t *process, int64_t status, int number)
 {
     struct check *self = process->data;
     struct error error = {0};
+    struct plan *plan;
 
     uv_timer_stop(&self->limit);
     if (self->silent)
         return;
     read_text(self);
-    judge(self, status, number, &error);
-    self->done(self->arg, error.code == 0 ? self->plan : NULL, self->text, &error);
+    plan = malloc(sizeof *plan);
+    if (plan == NULL) {
+        error_set(&error, -ENOMEM, "no memory for a plan");
+    } else {
+        memcpy(plan, self->plan, sizeof *plan); /* what the child has left behind may still write to the original */
+        judge(self, plan, status, number, &error);
+    }
+    self->done(self->arg, error.code == 0 ? plan : NULL, self->text, &error);
+    free(plan);
 }
 
 static void on_limit(uv_timer_t *timer)
@@ -105,10 +113,11 @@ static void on_limit(uv_timer_t *timer)
 static int prepare(struct check *self, struct error *error)
 {
     self->text = malloc(CHECK_TEXT);
-    self->plan_fd = memfd_create("plan", MFD_CLOEXEC);
+    self->plan_fd = memfd_create("plan", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     self->text_fd = memfd_create("check", MFD_CLOEXEC);
     if (self->text == NULL || self->plan_fd < 0 || self->text_fd < 0 ||
-        ftruncate(self->plan_fd, sizeof *self->plan) < 0)
+        ftruncate(self->plan_fd, sizeof *self->plan) < 0 ||
+        fcntl(self->plan_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
         return error_set(error, -ENOMEM, "no memory for a check");
     self->plan = mmap(NULL, sizeof *self->plan, PROT_READ | PROT_WRITE, MAP_SHARED, self->plan_fd, 0);
     if (self->plan == MAP_FAILED) {
@@ -137,15 +146,19 @@ int check_start(struct check **out, uv_loop_t *loop, int source, const char *pat
     }
     self->process.data = self->limit.data = self;
     uv_timer_init(loop, &self->limit);
-    self->open_handles = 2;
     status =
         spawn_role(loop, &self->process, arguments,
                    (int[SPAWN_DESCRIPTORS]){-1, -1, self->text_fd, self->plan_fd, source, -1, -1}, on_ended, error);
     if (status < 0) {
+        self->open_handles = 1;
         uv_close((uv_handle_t *)&self->limit, on_handle_closed);
-        uv_close((uv_handle_t *)&self->process, on_handle_closed);
+        if (self->process.type != 0) { /* uv_spawn has got as far as to initialise it */
+            self->open_handles = 2;
+            uv_close((uv_handle_t *)&self->process, on_handle_closed);
+        }
         return status;
     }
+    self->open_handles = 2;
     uv_timer_start(&self->limit, on_limit, CHECK_LIMIT_MS, 0);
     *out = self;
     return 0;

@@ -75,7 +75,10 @@ static void on_closed(void *arg)
 {
     struct child *child = arg;
 
-    /* It has closed its end: it is dying, or it has lost its mind. Reaping tells; make sure that there is one. */
+    /* It was told to stop: its plugins are being destroyed, and STOP_LIMIT_MS is for those that hang. */
+    if (child->state == CHILD_LEAVING)
+        return;
+    /* It is dying, or it has lost its mind. Reaping tells; make sure that there is one. */
     if (child->running)
         uv_process_kill(&child->process, SIGKILL);
 }
@@ -111,16 +114,17 @@ static int spawn(struct child *child, int channel, struct error *error)
 {
     struct master *self = child->master;
     const struct plan *plan = child->generation->plan;
-    char slot[16], number[16], uid[16], gid[16];
+    char slot[16], number[16], uid[16], gid[16], parent[16];
     char *arguments[] = {
-        "homeport", child->role == PROCESS_MONITOR ? "_monitor" : "_worker", slot, number, uid, gid, (char *)self->path,
-        NULL};
+        "homeport", child->role == PROCESS_MONITOR ? "_monitor" : "_worker", slot, number, uid, gid, parent,
+        (char *)self->path, NULL};
     int descriptors[SPAWN_DESCRIPTORS] = {-1, 1, 2, channel, child->generation->source, self->segment->fd, -1};
 
     snprintf(slot, sizeof slot, "%u", child->slot);
     snprintf(number, sizeof number, "%u", child->number);
     snprintf(uid, sizeof uid, "%u", plan->uid);
     snprintf(gid, sizeof gid, "%u", plan->gid);
+    snprintf(parent, sizeof parent, "%d", (int)getpid());
     if (child->role == PROCESS_MONITOR)
         descriptors[SPAWN_CONTROL] = self->control;
     return spawn_role(self->loop, &child->process, arguments, descriptors, on_exit_event, error);
@@ -148,6 +152,19 @@ static int connect_and_spawn(struct child *child, struct error *error)
     return status;
 }
 
+/* Chosen from our own list: what the segment says any process may have written. */
+static uint32_t free_slot(const struct master *self)
+{
+    bool taken[SEGMENT_PROCESSES] = {true}; /* 0: our own */
+
+    for (const struct child *child = self->children; child != NULL; child = child->next)
+        taken[child->slot] = true;
+    for (uint32_t i = 1; i < SEGMENT_PROCESSES; i++)
+        if (!taken[i])
+            return i;
+    return SEGMENT_NO_INDEX;
+}
+
 int child_start(struct master *self, struct generation *generation, enum process_role role, uint32_t number,
                 struct error *error)
 {
@@ -161,15 +178,19 @@ int child_start(struct master *self, struct generation *generation, enum process
     child->role = role;
     child->number = number;
     child->process.data = child;
-    child->slot = process_begin(self->segment, role, number);
+    child->slot = free_slot(self);
     if (child->slot == SEGMENT_NO_INDEX) {
         free(child);
         return error_set(error, -ENOSPC, "all %u process slots of the segment are taken", SEGMENT_PROCESSES);
     }
+    process_begin_at(self->segment, child->slot, role, number);
     status = connect_and_spawn(child, error);
     if (status < 0) {
         process_end(self->segment, child->slot);
-        uv_close((uv_handle_t *)&child->process, on_process_closed); /* uv_spawn has initialised it even so */
+        if (child->process.type != 0) /* uv_spawn has got as far as to initialise it */
+            uv_close((uv_handle_t *)&child->process, on_process_closed);
+        else
+            free(child);
         return status;
     }
     child->running = true;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "process/master.h"
 
+#include "base/hash.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,8 +18,6 @@ struct generation *generation_make(const struct plan *plan, int source)
     if (self->plan == NULL)
         goto fail;
     *self->plan = *plan;
-    if (!plan_valid(self->plan)) /* once more, on our own copy: the original was in a stranger's reach */
-        goto fail;
     self->workers = calloc(plan->workers, sizeof *self->workers);
     self->pauses = calloc(plan->workers + 1, sizeof *self->pauses);
     self->deaths = calloc(plan->workers + 1, sizeof *self->deaths);
@@ -68,15 +67,66 @@ static int assign_server(struct master *self, const struct plan_server *server, 
     for (uint32_t i = 0; i < server->probe_count; i++)
         if (server_probe_assign(self->segment, slot, server->probes[i] >> 16, (uint16_t)server->probes[i]) ==
             SEGMENT_NO_INDEX)
-            return error_set(error, -ENOSPC, "server %s has had more than %u probed ports since the segment was made",
+            return error_set(error, -ENOSPC, "server %s has more than %u probed ports, with those of the running configuration",
                              server->name, SEGMENT_PROBES);
     return 0;
+}
+
+#define NAMES (SEGMENT_POOLS + SEGMENT_SERVICES + SEGMENT_PROFILES)
+
+static size_t add_identities(uint64_t *out, size_t count, const char *kind, const struct plan_name *names, uint32_t more)
+{
+    for (uint32_t i = 0; i < more; i++)
+        out[count++] = hash_identity(kind, names[i].name);
+    return count;
+}
+
+static size_t add_names(uint64_t *out, size_t count, const struct plan *plan)
+{
+    count = add_identities(out, count, "pool", plan->pools, plan->pool_count);
+    count = add_identities(out, count, "service", plan->services, plan->service_count);
+    return add_identities(out, count, "profile", plan->profiles, plan->profile_count);
+}
+
+static const struct plan_server *plan_server(const struct plan *plan, const char *name)
+{
+    for (uint32_t i = 0; i < plan->server_count; i++)
+        if (strcmp(plan->servers[i].name, name) == 0)
+            return &plan->servers[i];
+    return NULL;
+}
+
+static void free_probes(struct master *self, const struct plan_server *server)
+{
+    uint32_t slot = server_find(self->segment, server->name), kept[2 * SEGMENT_PROBES], count = 0;
+    const struct plan_server *before =
+        self->running != NULL ? plan_server(self->running->plan, server->name) : NULL;
+
+    for (uint32_t i = 0; i < server->probe_count; i++)
+        kept[count++] = server->probes[i];
+    for (uint32_t i = 0; before != NULL && i < before->probe_count; i++)
+        kept[count++] = before->probes[i];
+    server_probes_free_others(self->segment, slot, kept, count);
+}
+
+/* What neither the running configuration nor this one names. Sessions and records name none of these slots. */
+static void free_unnamed(struct master *self, const struct generation *generation)
+{
+    uint64_t kept[2 * NAMES];
+    size_t count = add_names(kept, 0, generation->plan);
+
+    if (self->running != NULL)
+        count = add_names(kept, count, self->running->plan);
+    names_free_others(self->segment, kept, count);
+    for (uint32_t i = 0; i < generation->plan->server_count; i++)
+        free_probes(self, &generation->plan->servers[i]);
 }
 
 int generation_assign(struct master *self, const struct generation *generation, struct error *error)
 {
     const struct plan *plan = generation->plan;
 
+    free_unnamed(self, generation);
     for (uint32_t i = 0; i < plan->server_count; i++) {
         int status = assign_server(self, &plan->servers[i], error);
         if (status < 0)
@@ -105,6 +155,7 @@ void generation_apply(struct master *self, const struct generation *generation)
         if (slot == SEGMENT_NO_INDEX)
             continue;
         configured[slot] = true;
+        server_set_address(self->segment, slot, &plan->servers[i].address);
         server_set_state(self->segment, slot, (enum server_state)plan->servers[i].state, true);
     }
     for (uint32_t i = 0; i < SEGMENT_SERVERS; i++)

@@ -61,7 +61,6 @@ static void on_tick(uv_timer_t *timer)
     struct master *self = timer->data;
     uint64_t now_ms = clock_now_ms();
 
-    self->tick_ms = now_ms;
     if (self->segment == NULL)
         return;
     atomic_store(&self->segment->processes[0].loop_ms, now_ms);

@@ -71,7 +71,7 @@ struct generation {
 struct lane {
     struct child *owner;  /* holds it, or is taking it; NULL: nobody */
     struct child *giver;  /* still has to give it to owner */
-    uint64_t deadline_ms; /* for the giver */
+    uint64_t deadline_ms; /* for the giver; without one, for the owner that is taking it */
     bool served;          /* owner said TAKEN */
 };
 
@@ -90,7 +90,7 @@ struct master {
     struct reload *reload;
     uv_signal_t signals[3]; /* SIGTERM, SIGINT, SIGHUP */
     uv_timer_t tick;        /* every TICK_MS: loop time, deadlines, respawns */
-    uint64_t tick_ms, watch_ms;
+    uint64_t watch_ms;
     bool stopping, announced; /* announced: it has said that it is ready */
     uint64_t stop_deadline_ms;
     int status; /* exit status */

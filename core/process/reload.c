@@ -19,9 +19,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #define WAITERS 16u
+#define FINDING_MAX 4000 /* of one line: below PIPE_BUF, so that a pipe that takes anything takes it whole */
 #define WORKER_DESCRIPTORS 64u /* besides sessions: listeners, channel, configuration, segment */
 
 struct reload {
@@ -66,7 +68,7 @@ static void answer(struct reload *reload, struct log *log, const struct error *e
         int connection = reload->waiters[i];
 
         /* Small enough for the socket's buffer; who reads too slowly for that gets what fits. */
-        if (text != NULL && write(connection, text, strlen(text)) < 0)
+        if (text != NULL && send(connection, text, strlen(text), MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
             log_write(log, LOG_WARNING, "who asked for the reload has gone: %s", strerror(errno));
         close(connection);
     }
@@ -218,8 +220,6 @@ static int prepare(struct master *self, const struct plan *plan, struct error *e
     struct reload *reload = self->reload;
     int status = 0;
 
-    self->log.level = (enum log_level)plan->log_level;
-    self->log.format = (enum log_format)plan->log_format;
     if (self->segment == NULL)
         status = found(self, plan, error);
     if (status == 0)
@@ -246,15 +246,21 @@ static int prepare(struct master *self, const struct plan *plan, struct error *e
 static void report_findings(struct master *self, const char *text, enum log_level level)
 {
     while (*text != '\0') {
-        int length = (int)strcspn(text, "\n");
+        int length = (int)strcspn(text, "\n"), shown = length < FINDING_MAX ? length : FINDING_MAX;
         struct pollfd ready = {.fd = self->log.fd, .events = POLLOUT};
 
         if (self->log.format == LOG_JSON)
-            log_write(&self->log, level, "%.*s", length, text);
-        else if (poll(&ready, 1, 0) != 1 || dprintf(self->log.fd, "%.*s\n", length, text) < 0)
+            log_write(&self->log, level, "%.*s", shown, text);
+        else if (poll(&ready, 1, 0) != 1 || dprintf(self->log.fd, "%.*s\n", shown, text) < 0)
             self->log.dropped++;
         text += length + (text[length] == '\n');
     }
+}
+
+static void log_as(struct master *self, const struct plan *plan)
+{
+    self->log.level = (enum log_level)plan->log_level;
+    self->log.format = (enum log_format)plan->log_format;
 }
 
 static void on_checked(void *arg, const struct plan *plan, const char *text, const struct error *why)
@@ -263,8 +269,8 @@ static void on_checked(void *arg, const struct plan *plan, const char *text, con
     struct error error = *why;
 
     self->reload->text = strdup(text);
-    if (plan != NULL)
-        self->log.format = (enum log_format)plan->log_format;
+    if (plan != NULL && self->running == NULL)
+        log_as(self, plan); /* the first one to say how; a later one when it is accepted */
     report_findings(self, text, plan == NULL ? LOG_ERROR : LOG_WARNING);
     if (plan == NULL || prepare(self, plan, &error) < 0)
         fail(self, &error);
@@ -314,12 +320,18 @@ static void commit(struct master *self)
     self->reload->deadline_ms = 0;
     self->reload->handing_over = true;
     generation_apply(self, self->next);
+    log_as(self, self->next->plan);
+    /* A crash of the old workers since the preparation is no fault of the plugins that come now. */
+    for (uint32_t i = 0; i < SEGMENT_PROFILES; i++)
+        atomic_store(&self->segment->profiles[i].quarantined, 0);
     self->running = self->next;
     self->next = NULL;
     if (before != NULL && before->monitor != NULL)
         child_stop(before->monitor);
     child_say(self->running->monitor, MESSAGE_BEGIN);
     lanes_advance(self);
+    if (before != NULL)
+        generation_release(self, before); /* when none of its processes is left to do so by its end */
 }
 
 void reload_child_ready(struct master *self, struct child *child)

@@ -48,15 +48,18 @@ static int read_config(struct role *role, const char *path, struct error *error)
 static int open_all(struct role *role, char **argv, struct error *error)
 {
     uint32_t uid = (uint32_t)strtoul(argv[4], NULL, 10), gid = (uint32_t)strtoul(argv[5], NULL, 10);
+    pid_t parent = (pid_t)strtol(argv[6], NULL, 10);
     int status = segment_map(&role->segment, SPAWN_SEGMENT, error);
 
     if (status < 0)
         return status;
+    close(role->segment->fd); /* the mapping is enough: a plugin that cuts the file would kill everybody */
+    role->segment->fd = -1;
     role->self = &role->segment->processes[role->slot % SEGMENT_PROCESSES];
     last_words_install(role->self);
-    status = sandbox_enter(uid, gid, atomic_load(&role->segment->processes[0].pid), error);
+    status = sandbox_enter(uid, gid, parent, error);
     if (status == 0)
-        status = read_config(role, argv[6], error);
+        status = read_config(role, argv[7], error);
     if (status < 0)
         return status;
     role->log.level = role->config->log_level;

@@ -21,10 +21,11 @@ int sandbox_enter(uid_t uid, gid_t gid, pid_t parent, struct error *error)
             error_set(error, -errno, "cannot become user %u group %u: %s", uid, gid, strerror(errno));
             return error_next(error, "started as root, homeport needs the capabilities SETUID and SETGID");
         }
-        capng_clear(CAPNG_SELECT_CAPS);
-        if (capng_apply(CAPNG_SELECT_CAPS) < 0)
-            return error_set(error, -EPERM, "cannot drop capabilities");
     }
+    /* Of an ordinary user as well: AmbientCapabilities= may have given it some. What is not permitted is not ambient. */
+    capng_clear(CAPNG_SELECT_CAPS);
+    if (capng_apply(CAPNG_SELECT_CAPS) < 0)
+        return error_set(error, -EPERM, "cannot drop capabilities");
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         return error_set(error, -errno, "cannot set no_new_privs: %s", strerror(errno));
     /* After the last change of credentials: each of those clears it. */

@@ -3,11 +3,17 @@
  * Lane l belongs to worker l mod W of the running generation.
  *
  * Happy path: the worker is READY; a holder from before gets GIVE, the worker TAKE, each an end of one pair; TAKEN
- * comes back; the holder that has given all its lanes is told to stop. Fails: nobody holds the lane (start, crash) ->
- * TAKE without a pair the holder dies while giving         -> the pair's end of file tells the taker, which takes what
- * is in the segment; nothing to do here the taker dies while taking          -> the giver notices and says GIVEN; only
- * then the lane is without holder and the taker's replacement gets TAKE without a pair the holder misses
- * HAND_OVER_LIMIT_MS -> killed, and it was a crash */
+ * comes back; the holder that has given all its lanes is told to stop.
+ *
+ * Fails:
+ * - nobody holds the lane (start, crash): TAKE without a pair
+ * - the holder dies while giving: the pair's end of file tells the taker, which takes what is in the segment; nothing
+ *   to do here
+ * - the taker dies while taking: the giver notices and says GIVEN; only then the lane is without holder and the taker's
+ *   replacement gets TAKE without a pair
+ * - the giver misses HAND_OVER_LIMIT_MS: killed, and it was a crash
+ * - the taker misses it, counted from when nobody else has the lane: killed, and its replacement takes
+ * - a worker dies while a reload hands over: the reload ends all the same, the next one may begin */
 #include "process/master.h"
 
 #include "base/clock.h"
@@ -23,9 +29,9 @@ static struct child *heir(const struct master *self, uint32_t lane)
 
 static int say_lane(struct child *child, enum message_kind kind, uint32_t lane, int descriptor)
 {
-    struct message message = {.kind = kind, .count = 1, .lanes = {lane}};
+    struct message message = {.kind = kind, .count = descriptor >= 0 ? 1 : 0, .lanes = {lane}};
 
-    return channel_send(child->channel, &message, &descriptor, descriptor >= 0 ? 1 : 0);
+    return channel_send(child->channel, &message, &descriptor, message.count);
 }
 
 static void hand_over(struct master *self, uint32_t number, struct child *taker)
@@ -58,12 +64,15 @@ static void lane_advance(struct master *self, uint32_t number)
     if (taker == NULL || taker->state != CHILD_READY || taker->channel == NULL || lane->owner == taker ||
         lane->giver != NULL)
         return;
+    if (lane->owner != NULL && !lane->served)
+        return; /* still taking it: it gives it when it has it, or misses its deadline */
     if (lane->owner != NULL) {
         hand_over(self, number, taker);
         return;
     }
     lane->owner = taker;
     lane->served = false;
+    lane->deadline_ms = clock_now_ms() + HAND_OVER_LIMIT_MS;
     say_lane(taker, MESSAGE_TAKE, number, -1);
 }
 
@@ -104,11 +113,21 @@ static void settled(struct master *self)
         reload_lanes_served(self);
 }
 
+/* A worker takes its lanes one after the other: it is late when none of them gets on. */
+static void more_time(struct master *self, const struct child *taker)
+{
+    for (uint32_t i = 0; i < self->segment->lane_count; i++)
+        if (self->lanes[i].owner == taker && self->lanes[i].giver == NULL && !self->lanes[i].served)
+            self->lanes[i].deadline_ms = clock_now_ms() + HAND_OVER_LIMIT_MS;
+}
+
 void lanes_taken(struct master *self, struct child *child, uint32_t lane)
 {
     if (self->lanes[lane].owner != child)
         return;
     self->lanes[lane].served = true;
+    more_time(self, child);
+    lane_advance(self, lane);
     settled(self);
 }
 
@@ -117,6 +136,7 @@ void lanes_given(struct master *self, struct child *child, uint32_t lane)
     if (self->lanes[lane].giver != child)
         return;
     self->lanes[lane].giver = NULL;
+    self->lanes[lane].deadline_ms = clock_now_ms() + HAND_OVER_LIMIT_MS;
     lane_advance(self, lane);
     settled(self);
 }
@@ -124,8 +144,10 @@ void lanes_given(struct master *self, struct child *child, uint32_t lane)
 void lanes_child_died(struct master *self, struct child *child)
 {
     for (uint32_t i = 0; i < self->segment->lane_count; i++) {
-        if (self->lanes[i].giver == child)
+        if (self->lanes[i].giver == child) {
             self->lanes[i].giver = NULL;
+            self->lanes[i].deadline_ms = clock_now_ms() + HAND_OVER_LIMIT_MS;
+        }
         if (self->lanes[i].owner == child) {
             self->lanes[i].owner = NULL;
             self->lanes[i].served = false;
@@ -133,20 +155,34 @@ void lanes_child_died(struct master *self, struct child *child)
     }
     lanes_advance(self);
     settled(self);
+    /* Every lane had its chance. The rest comes by respawn, and the next reload may be what mends it. */
+    if (child->generation == self->running && child->role == PROCESS_WORKER)
+        reload_lanes_served(self);
+}
+
+/* Killed once, whatever else it is late with. */
+static void kill_late(struct master *self, struct child *child, const char *what, uint32_t lane)
+{
+    char name[32];
+
+    log_write(&self->log, LOG_WARNING, "%s has not %s lane %u within %u ms: killed", child_name(child, name), what, lane,
+              HAND_OVER_LIMIT_MS);
+    child_kill(child);
+    for (uint32_t i = 0; i < self->segment->lane_count; i++)
+        if (self->lanes[i].giver == child || (self->lanes[i].giver == NULL && self->lanes[i].owner == child))
+            self->lanes[i].deadline_ms = UINT64_MAX;
 }
 
 void lanes_deadlines(struct master *self, uint64_t now_ms)
 {
-    char name[32];
-
     for (uint32_t i = 0; i < self->segment->lane_count; i++) {
-        struct child *giver = self->lanes[i].giver;
+        const struct lane *lane = &self->lanes[i];
 
-        if (giver == NULL || now_ms < self->lanes[i].deadline_ms)
+        if (now_ms < lane->deadline_ms)
             continue;
-        log_write(&self->log, LOG_WARNING, "%s has not given lane %u within %u ms: killed", child_name(giver, name), i,
-                  HAND_OVER_LIMIT_MS);
-        child_kill(giver);
-        self->lanes[i].deadline_ms = UINT64_MAX;
+        if (lane->giver != NULL)
+            kill_late(self, lane->giver, "given", i);
+        else if (lane->owner != NULL && !lane->served)
+            kill_late(self, lane->owner, "taken", i);
     }
 }

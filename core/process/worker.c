@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A worker from birth to end.
  * Happy path: privileges dropped, configuration, plugins, relay, READY; listeners arrive, then TAKE for each lane;
- * later GIVE for each lane, STOP, and it ends with status 0. Fails: anything before READY     -> FAILED with the
- * reason, status 1 the master has gone       -> the kernel kills us (sandbox.c); the segment keeps every session a lane
- * cannot be taken    -> logged, status 1: the replacement tries again */
+ * later GIVE for each lane, STOP, and it ends with status 0.
+ *
+ * Fails:
+ * - anything before READY: FAILED with the reason, status 1
+ * - the master has gone: the kernel kills us (sandbox.c); the segment keeps every session
+ * - a lane cannot be taken, or a message came without its descriptors (the limit of them): logged, status 1; the
+ *   replacement tries again */
 #include "plugin/decide.h"
 #include "process/role.h"
 #include "relay/relay.h"
@@ -53,30 +57,41 @@ static void on_given(void *arg, uint32_t lane)
     role_say(&self->role, MESSAGE_GIVEN, lane);
 }
 
+/* The kernel cuts descriptors for which there is no room. Without them a lane would be taken as if nobody held it. */
+static int check_whole(const struct message *message, uint32_t count, struct error *error)
+{
+    bool carries = message->kind == MESSAGE_LISTENERS || message->kind == MESSAGE_TAKE || message->kind == MESSAGE_GIVE;
+
+    if (!carries || message->count == count)
+        return 0;
+    error_set(error, -EMFILE, "%u descriptors of the master's message have not arrived", message->count - count);
+    return error_next(error, "raise LimitNOFILE (ulimit -n), or lower sessions.capacity");
+}
+
 static void on_message(void *arg, const struct message *message, int *descriptors, uint32_t count)
 {
     struct worker *self = arg;
     struct error error = {0};
     uint32_t used = 0;
-    int status = 0;
+    int status = check_whole(message, count, &error);
 
-    if (self->stopping) {
+    if (self->stopping || status < 0) {
         /* nothing is taken on any more */
-    } else if (message->kind == MESSAGE_LISTENERS && message->count == count) {
+    } else if (message->kind == MESSAGE_LISTENERS) {
         for (; used < count && status == 0; used++)
             status = relay_add_listener(self->relay, message->listeners[used], message->lanes[used], descriptors[used],
                                         &error);
     } else if (message->kind == MESSAGE_TAKE) {
         status =
             relay_take(self->relay, message->lanes[0], count > 0 ? descriptors[used++] : -1, on_taken, self, &error);
-    } else if (message->kind == MESSAGE_GIVE && count > 0) {
+    } else if (message->kind == MESSAGE_GIVE) {
         status = relay_give(self->relay, message->lanes[0], descriptors[used++], on_given, self, &error);
     } else if (message->kind == MESSAGE_STOP) {
         stop(self, 0);
     }
     while (used < count)
         close(descriptors[used++]);
-    if (status < 0) {
+    if (status < 0 && !self->stopping) {
         log_failure(&self->role.log, LOG_ERROR, &error);
         stop(self, 1);
     }

@@ -96,3 +96,24 @@ uint32_t profile_assign(struct segment *segment, const char *name)
     slot->identity = identity;
     return index;
 }
+
+static bool is_among(uint64_t identity, const uint64_t *kept, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (kept[i] == identity)
+            return true;
+    return false;
+}
+
+void names_free_others(struct segment *segment, const uint64_t *kept, size_t count)
+{
+    for (uint32_t i = 0; i < SEGMENT_POOLS; i++)
+        if (!is_among(segment->pools[i].identity, kept, count))
+            segment->pools[i].identity = 0;
+    for (uint32_t i = 0; i < SEGMENT_SERVICES; i++)
+        if (!is_among(segment->services[i].identity, kept, count))
+            segment->services[i].identity = 0;
+    for (uint32_t i = 0; i < SEGMENT_PROFILES; i++)
+        if (!is_among(segment->profiles[i].identity, kept, count))
+            segment->profiles[i].identity = 0;
+}

@@ -59,14 +59,10 @@ static void counters_clear(struct process_slot *slot)
     }
 }
 
-uint32_t process_begin(struct segment *segment, enum process_role role, uint32_t number)
+void process_begin_at(struct segment *segment, uint32_t index, enum process_role role, uint32_t number)
 {
-    uint32_t index = slot_choose(segment, role);
-    struct process_slot *slot;
+    struct process_slot *slot = &segment->processes[index % SEGMENT_PROCESSES];
 
-    if (index == SEGMENT_NO_INDEX)
-        return index;
-    slot = &segment->processes[index];
     generation_raise(slot);
     if (index != 0)
         counters_clear(slot); /* slot 0 keeps the totals of the dead */
@@ -80,6 +76,14 @@ uint32_t process_begin(struct segment *segment, enum process_role role, uint32_t
     atomic_store_explicit(&slot->inside_profile, 0, memory_order_relaxed);
     atomic_store_explicit(&slot->inside_operation, 0, memory_order_relaxed);
     atomic_store_explicit(&slot->role, (uint32_t)role, memory_order_release);
+}
+
+uint32_t process_begin(struct segment *segment, enum process_role role, uint32_t number)
+{
+    uint32_t index = slot_choose(segment, role);
+
+    if (index != SEGMENT_NO_INDEX)
+        process_begin_at(segment, index, role, number);
     return index;
 }
 

@@ -120,6 +120,7 @@ void segment_close(struct segment *segment)
     if (segment == NULL)
         return;
     munmap(segment->header, segment->size);
-    close(segment->fd);
+    if (segment->fd >= 0)
+        close(segment->fd);
     free(segment);
 }

@@ -43,6 +43,8 @@ void segment_close(struct segment *segment); /* unmaps; the file stays; NULL is 
 
 /* [master] A free process slot for role: generation raised, counters kept from zero; SEGMENT_NO_INDEX: none left. */
 uint32_t process_begin(struct segment *segment, enum process_role role, uint32_t number);
+/* [master] Likewise, in a slot that the caller knows to be free: the segment's own word for it may be forged. */
+void process_begin_at(struct segment *segment, uint32_t slot, enum process_role role, uint32_t number);
 /* [master] After reaping: its reservations are free again, its counters are added to slot 0 (the master's own slot,
  * which keeps the totals of the dead), its slot is free. */
 void process_end(struct segment *segment, uint32_t slot);
@@ -57,19 +59,25 @@ static inline void counter_add(struct process_slot *self, enum counter counter, 
 }
 
 /* [master] Slots by name, found again or made. Servers: a slot that no live session and no record names may be given
- * away when the table is full; an assigned one counts as configured. SEGMENT_NO_INDEX: table full. */
+ * away when the table is full; an assigned one counts as configured. One that is there keeps its address until
+ * server_set_address. SEGMENT_NO_INDEX: table full. */
 uint32_t server_assign(struct segment *segment, const char *name, const struct hp_endpoint *address);
 uint32_t pool_assign(struct segment *segment, const char *name);
 uint32_t service_assign(struct segment *segment, const char *name);
 uint32_t profile_assign(struct segment *segment, const char *name);
 /* [master] Index of the probe (protocol 6 or 17, port), found or made; SEGMENT_NO_INDEX: all SEGMENT_PROBES taken. */
 uint32_t server_probe_assign(struct segment *segment, uint32_t server, uint32_t protocol, uint16_t port);
+/* [master] Frees the pools, services and profiles whose identities, and the server's probes whose keys, are not kept. */
+void names_free_others(struct segment *segment, const uint64_t *kept, size_t count);
+void server_probes_free_others(struct segment *segment, uint32_t server, const uint32_t *kept, uint32_t count);
 /* [any] Found by name's identity; SEGMENT_NO_INDEX: not there. */
 uint32_t server_find(const struct segment *segment, const char *name);
 uint32_t pool_find(const struct segment *segment, const char *name);
 uint32_t service_find(const struct segment *segment, const char *name);
 uint32_t profile_find(const struct segment *segment, const char *name);
 uint32_t server_probe_find(const struct segment *segment, uint32_t server, uint32_t protocol, uint16_t port);
+/* [master] Once the configuration that says so is accepted. */
+void server_set_address(struct segment *segment, uint32_t server, const struct hp_endpoint *address);
 /* [master] State of the configuration; configured false: no longer in it (drains). */
 void server_set_state(struct segment *segment, uint32_t server, enum server_state state, bool configured);
 /* [monitor] */

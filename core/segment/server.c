@@ -67,6 +67,14 @@ static void server_fill(struct server_slot *slot, uint64_t identity, const char 
     slot->identity = identity;
 }
 
+void server_set_address(struct segment *segment, uint32_t server, const struct hp_endpoint *address)
+{
+    if (server >= SEGMENT_SERVERS)
+        return;
+    segment->servers[server].address = *address;
+    segment->servers[server].address.port = 0;
+}
+
 uint32_t server_assign(struct segment *segment, const char *name, const struct hp_endpoint *address)
 {
     uint32_t index = server_find(segment, name);
@@ -78,9 +86,8 @@ uint32_t server_assign(struct segment *segment, const char *name, const struct h
         if (index == SEGMENT_NO_INDEX)
             return index;
         server_fill(&segment->servers[index], hash_identity("server", name), name);
+        server_set_address(segment, index, address);
     }
-    segment->servers[index].address = *address;
-    segment->servers[index].address.port = 0;
     /* at once, so that the next new name of this configuration is not given the same slot */
     atomic_fetch_or_explicit(&segment->servers[index].word, SERVER_CONFIGURED, memory_order_release);
     return index;
@@ -142,4 +149,19 @@ uint32_t server_probe_assign(struct segment *segment, uint32_t server, uint32_t 
     server_set_down(segment, server, index, false);
     atomic_store_explicit(&probe->key, protocol << 16 | port, memory_order_release);
     return index;
+}
+
+void server_probes_free_others(struct segment *segment, uint32_t server, const uint32_t *kept, uint32_t count)
+{
+    for (uint32_t i = 0; i < SEGMENT_PROBES && server < SEGMENT_SERVERS; i++) {
+        _Atomic uint32_t *key = &segment->servers[server].probes[i].key;
+        uint32_t same = 0;
+
+        while (same < count && kept[same] != atomic_load_explicit(key, memory_order_relaxed))
+            same++;
+        if (same < count)
+            continue;
+        atomic_store_explicit(key, 0, memory_order_release);
+        server_set_down(segment, server, i, false);
+    }
 }

@@ -323,9 +323,14 @@ def test_reload_onto_a_port_in_use_leaves_everything_as_it_is(site):
 
 
 def test_reload_may_add_a_wildcard_beside_an_address_and_take_it_away(site):
-    client = starts(site)
-    for listen in ([f"{site.vip}:{site.natt_port}", f"0.0.0.0:{site.natt_port}"], f"{site.vip}:{site.natt_port}"):
-        site.write(site.config(GROUP, "home", services={"nat-t": {"listen": listen}}))
+    with contextlib.closing(udp_socket("0.0.0.0")) as free:  # on the servers' own port it could feed itself
+        servers_port, site.natt_port = site.natt_port, free.getsockname()[1]
+    pools = {"apart": {"servers": site.names, "port": servers_port, "health": {"check": "none"}}}
+    exact, wildcard = f"{site.vip}:{site.natt_port}", f"0.0.0.0:{site.natt_port}"
+    client = starts(site, pools=pools, services={"nat-t": {"listen": exact, "pool": "apart"}})
+    for listen in ([exact, wildcard], exact):
+        services = {"nat-t": {"listen": listen, "pool": "apart"}}
+        site.write(site.config(GROUP, "home", pools=pools, services=services))
         site.daemon.reload()
         assert client.informational()
 

@@ -3,6 +3,7 @@
 
 import json
 import shutil
+import socket
 import subprocess
 
 import homeport
@@ -95,3 +96,25 @@ def test_a_file_with_errors_still_says_where_the_daemon_is(folder):
     result = run("status", "-c", str(path))
     assert result.returncode == 1
     assert f"{folder}/here/control.sock" in result.stderr, result.stderr
+
+
+@pytest.mark.parametrize("verb", [["status"], ["drop", "1.2.3.4"], ["reload"]], ids=lambda verb: verb[0])
+def test_a_file_that_is_named_and_not_there_is_not_passed_over_for_the_default_daemon(folder, verb):
+    result = run(*verb, "-c", str(folder / "typo.yaml"))
+    assert result.returncode == 1
+    assert "cannot open the configuration" in result.stderr and "typo.yaml" in result.stderr, result.stderr
+
+
+def test_a_daemon_that_does_not_answer_is_not_said_to_be_not_running(folder):
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / "control.sock"))
+        listener.listen()
+        result = run("status", "--state", str(folder))
+    assert result.returncode == 1
+    assert "does not answer" in result.stderr and "_monitor" in result.stderr, result.stderr
+
+
+def test_a_slip_in_a_verb_or_an_option_is_named(folder):
+    assert "did you mean status?" in run("statsu").stderr
+    assert "there is no option --bogus" in run("status", "--bogus").stderr
+    assert "-c: its value is missing" in run("run", "-c").stderr

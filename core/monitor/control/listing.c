@@ -212,6 +212,18 @@ static int read_hex(const char *text, uint8_t key[HP_KEY_MAX])
     return (int)(size / 2);
 }
 
+/* What decides whether the record will be honoured. */
+static void add_condition(const struct connection *connection, json_t *record, uint32_t server)
+{
+    const char *state, *health;
+
+    if (server >= SEGMENT_SERVERS)
+        return;
+    server_condition(connection->sources, server, &state, &health);
+    json_object_set_new(record, "server_state", json_string(state));
+    json_object_set_new(record, "server_health", json_string(health));
+}
+
 void answer_record(struct connection *connection, const json_t *request)
 {
     const struct segment *segment = connection->sources->context->segment;
@@ -229,7 +241,9 @@ void answer_record(struct connection *connection, const json_t *request)
         return;
     }
     record_key_make(&key, segment, hash_identity("profile", profile), 0, octets, (uint32_t)size);
-    if (record_find(segment, &key, &ref) && record_read(segment, ref.index, &view))
+    if (record_find(segment, &key, &ref) && record_read(segment, ref.index, &view)) {
         record = record_object(connection, &view);
+        add_condition(connection, record, RECORD_SERVER(view.ref.value));
+    }
     connection_answer(connection, json_pack("{s:b, s:o?}", "ok", 1, "record", record));
 }

@@ -20,6 +20,9 @@ void answer_reload(struct connection *connection, const json_t *request);
 /* The next piece of a listing, from malloc; NULL: no memory. Sets listing.ended with the last one. */
 char *listing_piece(struct connection *connection, size_t *size);
 
+/* A server's state and overall health as the verb servers has them; constant texts. */
+void server_condition(const struct control_sources *sources, uint32_t slot, const char **state, const char **health);
+
 /* The request's "client" as an address. false: not there. wrong: it is there and is none; has been refused. */
 enum client_given { CLIENT_ABSENT, CLIENT_GIVEN, CLIENT_WRONG };
 enum client_given request_client(struct connection *connection, const json_t *request, struct hp_endpoint *client);

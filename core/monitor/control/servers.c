@@ -92,6 +92,22 @@ static uint32_t config_position(const struct config *config, const struct segmen
     return i;
 }
 
+static const char *slot_state(const struct segment *segment, uint32_t slot, bool configured)
+{
+    return configured ? state_name(server_word_state(server_word(segment, slot))) : "drain";
+}
+
+void server_condition(const struct control_sources *sources, uint32_t slot, const char **state, const char **health)
+{
+    const struct config *config = sources->context->config;
+    const struct segment *segment = sources->context->segment;
+    json_t *probes = probes_array(sources, slot);
+
+    *state = slot_state(segment, slot, config_position(config, segment, slot) < config->server_count);
+    *health = overall_health(probes);
+    json_decref(probes);
+}
+
 /* position: in the configuration, its server_count when the server has left it. */
 static json_t *server_object(const struct control_sources *sources, uint32_t slot, uint32_t position)
 {
@@ -102,9 +118,8 @@ static json_t *server_object(const struct control_sources *sources, uint32_t slo
     json_t *probes = probes_array(sources, slot);
 
     return json_pack("{s:o, s:o, s:s, s:b, s:s, s:o, s:i, s:i, s:o, s:o, s:o}", "name", json_name(server->name),
-                     "address", json_address(&server->address), "state",
-                     configured ? state_name(server_word_state(server_word(segment, slot))) : "drain", "configured",
-                     configured, "health", overall_health(probes), "probes", probes, "clients",
+                     "address", json_address(&server->address), "state", slot_state(segment, slot, configured),
+                     "configured", configured, "health", overall_health(probes), "probes", probes, "clients",
                      (int)atomic_load(&server->clients), "sessions", (int)atomic_load(&server->sessions), "weight",
                      configured ? json_integer(config->servers[position].weight) : json_null(), "max_clients",
                      configured && config->servers[position].max_clients != 0
@@ -116,6 +131,20 @@ static json_t *server_object(const struct control_sources *sources, uint32_t slo
 static bool still_drains(const struct server_slot *server)
 {
     return server->identity != 0 && (atomic_load(&server->clients) > 0 || atomic_load(&server->sessions) > 0);
+}
+
+static json_t *notes_array(const struct topology *topology)
+{
+    json_t *array = json_array();
+
+    for (uint32_t i = 0; i < topology->service_count; i++) {
+        const struct topology_service *service = &topology->services[i];
+
+        if (topology_all_down(topology, service))
+            json_array_append_new(array, json_sprintf("service %s: no enabled server is up: %s", service->config->name,
+                                                      health_all_down_text(service->pool)));
+    }
+    return array;
 }
 
 void answer_servers(struct connection *connection, const json_t *request)
@@ -135,5 +164,6 @@ void answer_servers(struct connection *connection, const json_t *request)
     for (uint32_t slot = 0; slot < SEGMENT_SERVERS; slot++)
         if (still_drains(&segment->servers[slot]) && config_position(config, segment, slot) == config->server_count)
             json_array_append_new(array, server_object(sources, slot, config->server_count));
-    connection_answer(connection, json_pack("{s:b, s:o}", "ok", 1, "servers", array));
+    connection_answer(connection, json_pack("{s:b, s:o, s:o}", "ok", 1, "servers", array, "notes",
+                                            notes_array(sources->context->topology)));
 }

@@ -36,6 +36,7 @@ struct health {
     struct monitor_context context;
     struct check *checks;
     uint32_t count;
+    bool *all_down; /* by service: as the log has it */
     uint32_t open_handles;
     void (*closed)(void *arg);
     void *closed_arg;
@@ -97,9 +98,13 @@ int health_open(struct health **out, const struct monitor_context *context, stru
     const struct topology *topology = context->topology;
     struct health *self = calloc(1, sizeof *self);
 
-    if (self != NULL)
+    if (self != NULL) {
         self->checks = calloc(most_checks(topology) + 1u, sizeof *self->checks);
-    if (self == NULL || self->checks == NULL) {
+        self->all_down = calloc(topology->service_count + 1u, sizeof *self->all_down);
+    }
+    if (self == NULL || self->checks == NULL || self->all_down == NULL) {
+        free(self != NULL ? self->checks : NULL);
+        free(self != NULL ? self->all_down : NULL);
         free(self);
         return error_set(error, -ENOMEM, "no memory for health checks");
     }
@@ -122,6 +127,7 @@ static void handle_closed(struct health *self)
         return;
     self->closed(self->closed_arg);
     free(self->checks);
+    free(self->all_down);
     free(self);
 }
 
@@ -155,6 +161,31 @@ void health_close(struct health *health, void (*done)(void *arg), void *arg)
     handle_closed(health);
 }
 
+static void say_all_down(struct health *self)
+{
+    const struct topology *topology = self->context.topology;
+
+    for (uint32_t i = 0; i < topology->service_count; i++) {
+        const struct topology_service *service = &topology->services[i];
+        bool now = topology_all_down(topology, service);
+
+        if (now == self->all_down[i])
+            continue;
+        self->all_down[i] = now;
+        if (now)
+            log_write(self->context.log, LOG_ERROR, "service %s: no enabled server is up: %s", service->config->name,
+                      health_all_down_text(service->pool));
+        else
+            log_write(self->context.log, LOG_INFO, "service %s: a server is up again", service->config->name);
+    }
+}
+
+const char *health_all_down_text(const struct config_pool *pool)
+{
+    return pool->all_down == ALL_DOWN_SERVE ? "all count as up (all_down: serve)"
+                                            : "new clients are refused (all_down: refuse)";
+}
+
 static void set_state(struct check *check, bool down, const char *reason)
 {
     const struct monitor_context *context = &check->health->context;
@@ -168,6 +199,7 @@ static void set_state(struct check *check, bool down, const char *reason)
     snprintf(name, sizeof name, "%.*s", (int)SEGMENT_NAME, server_of(check)->name);
     log_write(context->log, down ? LOG_WARNING : LOG_INFO, "server %s is %s on udp/%u: %s", name, down ? "down" : "up",
               check->port, reason);
+    say_all_down(check->health);
 }
 
 static bool is_known(const struct check *check)
@@ -328,6 +360,8 @@ static void forget_unprobed(struct health *self)
 void health_start(struct health *health)
 {
     forget_unprobed(health);
+    for (uint32_t i = 0; i < health->context.topology->service_count; i++) /* said by whom we follow */
+        health->all_down[i] = topology_all_down(health->context.topology, &health->context.topology->services[i]);
     for (uint32_t i = 0; i < health->count; i++) {
         struct check *check = &health->checks[i];
         uint64_t interval = interval_of(check), random;

@@ -14,5 +14,7 @@ void health_start(struct health *health);
 void health_close(struct health *health, void (*done)(void *arg), void *arg);
 /* Is the probe (its index in the server's slot) one that this configuration asks for? */
 bool health_probes(const struct health *health, uint32_t server, uint32_t probe);
+/* What follows for new clients when no enabled server of the pool is up. */
+const char *health_all_down_text(const struct config_pool *pool);
 
 #endif

@@ -2,8 +2,11 @@
 #include "config/machine.h"
 
 #include "reading.h"
+#include <arpa/inet.h>
 #include <criterion/criterion.h>
 #include <ftw.h>
+#include <ifaddrs.h>
+#include <net/if.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -138,5 +141,43 @@ Test(addresses, that_are_not_here_are_warned_about_where_they_stand)
                       "%s", line);
     cr_expect_not_null(strstr(reading.said, "198.51.100.7 is not an address of this machine"));
     cr_expect_not_null(strstr(reading.said, "198.51.100.8 is not an address of this machine"));
+    reading_close(&reading);
+}
+
+/* An IPv4 address of this machine that is not loopback, as text. */
+static bool own_address(char text[INET_ADDRSTRLEN])
+{
+    struct ifaddrs *all = NULL, *one;
+    bool found = false;
+
+    cr_assert_eq(getifaddrs(&all), 0);
+    for (one = all; one != NULL && !found; one = one->ifa_next) {
+        const struct sockaddr_in *address = (const void *)one->ifa_addr;
+
+        found = address != NULL && address->sin_family == AF_INET && (one->ifa_flags & IFF_LOOPBACK) == 0 &&
+                inet_ntop(AF_INET, &address->sin_addr, text, INET_ADDRSTRLEN) != NULL;
+    }
+    freeifaddrs(all);
+    return found;
+}
+
+Test(addresses, of_this_machine_are_no_servers_of_a_service_that_listens_on_all)
+{
+    char address[INET_ADDRSTRLEN], text[512];
+    struct reading reading;
+
+    if (!own_address(address))
+        cr_skip_test("this machine has no address but loopback");
+    snprintf(text, sizeof text,
+             "servers: { a: { address: %s } }\n"
+             "pools: { p: { servers: [ a ], health: { check: none } } }\n"
+             "services: { x: { listen: \"0.0.0.0:53\", protocol: udp, pool: p } }\n",
+             address);
+    reading_open(&reading, text, strlen(text));
+    cr_assert_eq(reading.status, 0, "%s", reading.said);
+    config_check_machine(reading.config, reading.diagnostics);
+    cr_expect_eq(diagnostics_errors(reading.diagnostics), 1u);
+    reading_print(&reading);
+    cr_expect_not_null(strstr(reading.said, "error: `x` would send to itself"), "%s", reading.said);
     reading_close(&reading);
 }

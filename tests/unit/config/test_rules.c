@@ -135,6 +135,8 @@ static const struct {
      "9:20: error: `2001:db8::11`: IPv6 addresses are not in this version"},
     {"listen_in_ipv6", "\"203.0.113.10:500\"", "\"[2001:db8::10]:500\"",
      "22:18: error: `[2001:db8::10]:500`: IPv6 addresses are not in this version"},
+    {"server_in_ipv6_with_brackets", "192.0.2.11,", "\"[2001:db8::1]\",",
+     "9:20: error: `[2001:db8::1]`: IPv6 addresses are not in this version"},
     {"listen_without_a_port", "\"203.0.113.10:500\"", "203.0.113.10",
      "22:18: error: `203.0.113.10` wants a port: 203.0.113.10:500"},
     {"listen_on_port_zero", "\"203.0.113.10:500\"", "\"203.0.113.10:0\"",
@@ -451,5 +453,35 @@ Test(rules, pool_of_other_services_is_not_warned_about)
     reading_open(&reading, text, sizeof text - 1);
     cr_expect_eq(reading.status, 0);
     cr_expect_str_eq(reading.said, "");
+    reading_close(&reading);
+}
+
+Test(service, that_listens_everywhere_cannot_have_a_server_on_loopback_at_its_port)
+{
+    static const char text[] = "servers: { a: { address: 127.0.0.11 } }\n"
+                               "pools: { p: { servers: [ a ], health: { check: none } } }\n"
+                               "services:\n"
+                               "  x: { listen: \"0.0.0.0:500\", protocol: udp, pool: p }\n";
+    struct reading reading;
+
+    reading_open(&reading, text, sizeof text - 1);
+    cr_expect_eq(reading.status, -EINVAL);
+    cr_expect_not_null(strstr(reading.said, "f:4:16: error: `x` would send to itself"), "%s", reading.said);
+    reading_close(&reading);
+}
+
+Test(warnings, name_what_has_no_effect)
+{
+    static const char text[] = "servers: { a: { address: 192.0.2.1, weight: 5, state: disabled } }\n"
+                               "pools: { p: { servers: [ a ], health: { check: none } } }\n"
+                               "services:\n"
+                               "  x: { listen: \"127.0.0.1:53\", protocol: udp, pool: p, health: { group: no } }\n";
+    struct reading reading;
+
+    reading_open(&reading, text, sizeof text - 1);
+    cr_expect_eq(reading.status, 0, "%s", reading.said);
+    cr_expect_not_null(strstr(reading.said, "warning: `weight` has no effect"), "%s", reading.said);
+    cr_expect_not_null(strstr(reading.said, "warning: all servers of pool `p` are disabled"), "%s", reading.said);
+    cr_expect_not_null(strstr(reading.said, "warning: `group: no` has no effect"), "%s", reading.said);
     reading_close(&reading);
 }

@@ -132,6 +132,21 @@ Test(control, servers_shows_state_health_and_load)
     json_decref(answer);
 }
 
+Test(control, servers_says_when_a_service_has_none_that_is_enabled_and_up)
+{
+    json_t *answer = fixture_ask(&fixture, "{\"verb\":\"servers\"}");
+
+    cr_assert_eq(json_array_size(json_object_get(answer, "notes")), 0);
+    json_decref(answer);
+    for (uint32_t i = 0; i < 3; i++)
+        server_set_state(fixture.segment, fixture.slots[i], SERVER_DISABLED, true);
+    answer = fixture_ask(&fixture, "{\"verb\":\"servers\"}");
+    cr_assert_geq(json_array_size(json_object_get(answer, "notes")), 1);
+    cr_assert_not_null(
+        strstr(json_string_value(json_array_get(json_object_get(answer, "notes"), 0)), "no enabled server is up"));
+    json_decref(answer);
+}
+
 Test(control, a_server_that_left_the_file_is_listed_while_it_has_sessions)
 {
     struct hp_endpoint address = {.address = {127, 0, 0, 9}, .family = 4};
@@ -218,6 +233,7 @@ Test(control, record_finds_by_profile_and_key)
     fixture_record(&fixture, 7, 1, 180, 0);
     answer = fixture_ask(&fixture, "{\"verb\":\"record\",\"profile\":\"home\",\"key\":\"07\"}");
     cr_assert_str_eq(json_string_value(json_object_get(json_object_get(answer, "record"), "server")), "vpn2");
+    cr_assert_str_eq(json_string_value(json_object_get(json_object_get(answer, "record"), "server_state")), "enabled");
     json_decref(answer);
     answer = fixture_ask(&fixture, "{\"verb\":\"record\",\"profile\":\"home\",\"key\":\"08\"}");
     cr_assert(is_ok(answer) && json_is_null(json_object_get(answer, "record")));
