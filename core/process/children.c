@@ -115,9 +115,11 @@ static int spawn(struct child *child, int channel, struct error *error)
     struct master *self = child->master;
     const struct plan *plan = child->generation->plan;
     char slot[16], number[16], uid[16], gid[16], parent[16];
-    char *arguments[] = {
-        "homeport", child->role == PROCESS_MONITOR ? "_monitor" : "_worker", slot, number, uid, gid, parent,
-        (char *)self->path, NULL};
+    char *arguments[] = {"homeport", child->role == PROCESS_MONITOR ? "_monitor" : "_worker",
+                         slot,       number,
+                         uid,        gid,
+                         parent,     (char *)self->path,
+                         NULL};
     int descriptors[SPAWN_DESCRIPTORS] = {-1, 1, 2, channel, child->generation->source, self->segment->fd, -1};
 
     snprintf(slot, sizeof slot, "%u", child->slot);

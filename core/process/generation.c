@@ -67,14 +67,16 @@ static int assign_server(struct master *self, const struct plan_server *server, 
     for (uint32_t i = 0; i < server->probe_count; i++)
         if (server_probe_assign(self->segment, slot, server->probes[i] >> 16, (uint16_t)server->probes[i]) ==
             SEGMENT_NO_INDEX)
-            return error_set(error, -ENOSPC, "server %s has more than %u probed ports, with those of the running configuration",
+            return error_set(error, -ENOSPC,
+                             "server %s has more than %u probed ports, with those of the running configuration",
                              server->name, SEGMENT_PROBES);
     return 0;
 }
 
 #define NAMES (SEGMENT_POOLS + SEGMENT_SERVICES + SEGMENT_PROFILES)
 
-static size_t add_identities(uint64_t *out, size_t count, const char *kind, const struct plan_name *names, uint32_t more)
+static size_t add_identities(uint64_t *out, size_t count, const char *kind, const struct plan_name *names,
+                             uint32_t more)
 {
     for (uint32_t i = 0; i < more; i++)
         out[count++] = hash_identity(kind, names[i].name);
@@ -99,8 +101,7 @@ static const struct plan_server *plan_server(const struct plan *plan, const char
 static void free_probes(struct master *self, const struct plan_server *server)
 {
     uint32_t slot = server_find(self->segment, server->name), kept[2 * SEGMENT_PROBES], count = 0;
-    const struct plan_server *before =
-        self->running != NULL ? plan_server(self->running->plan, server->name) : NULL;
+    const struct plan_server *before = self->running != NULL ? plan_server(self->running->plan, server->name) : NULL;
 
     for (uint32_t i = 0; i < server->probe_count; i++)
         kept[count++] = server->probes[i];

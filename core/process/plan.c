@@ -109,9 +109,6 @@ int plan_user(struct plan *plan, const struct config *config, struct error *erro
         error_set(error, -ENOENT, "there is no user %s for workers and monitor to run as", name);
         return error_next(error, "create it: useradd --system --no-create-home %s; or name another with `user:`", name);
     }
-    if (strlen(name) >= sizeof plan->user)
-        return error_set(error, -E2BIG, "the name of the user is longer than %zu octets", sizeof plan->user - 1);
-    strncpy(plan->user, name, sizeof plan->user - 1);
     plan->uid = user->pw_uid;
     plan->gid = user->pw_gid;
     return 0;
@@ -137,8 +134,7 @@ bool plan_valid(const struct plan *plan)
     if (plan->magic != PLAN_MAGIC || plan->workers == 0 || plan->workers > SEGMENT_LANES / 2 ||
         plan->log_level > LOG_DEBUG || plan->log_format > LOG_JSON || plan->records == 0 || plan->sessions == 0 ||
         plan->state[0] == '\0' || memchr(plan->state, '\0', sizeof plan->state) == NULL ||
-        memchr(plan->user, '\0', sizeof plan->user) == NULL || plan->server_count > SEGMENT_SERVERS ||
-        plan->listener_count > PLAN_LISTENERS)
+        plan->server_count > SEGMENT_SERVERS || plan->listener_count > PLAN_LISTENERS)
         return false;
     if (!names_end(plan->pools, plan->pool_count, SEGMENT_POOLS) ||
         !names_end(plan->profiles, plan->profile_count, SEGMENT_PROFILES) ||

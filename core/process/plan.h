@@ -33,7 +33,6 @@ struct plan {
     uint32_t magic; /* written last: the whole plan is there */
     uint32_t workers;
     uint32_t uid, gid;
-    char user[64];
     char state[256];
     uint32_t log_level, log_format;
     uint32_t records, sessions;

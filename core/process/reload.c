@@ -23,7 +23,7 @@
 #include <unistd.h>
 
 #define WAITERS 16u
-#define FINDING_MAX 4000 /* of one line: below PIPE_BUF, so that a pipe that takes anything takes it whole */
+#define FINDING_MAX 4000       /* of one line: below PIPE_BUF, so that a pipe that takes anything takes it whole */
 #define WORKER_DESCRIPTORS 64u /* besides sessions: listeners, channel, configuration, segment */
 
 struct reload {

@@ -26,7 +26,7 @@ struct role {
     void (*on_second)(struct role *role);
 };
 
-#define ROLE_ARGUMENTS 7 /* NAME _ROLE SLOT NUMBER UID GID PATH */
+#define ROLE_ARGUMENTS 8 /* NAME _ROLE SLOT NUMBER UID GID PARENT PATH */
 
 /* Does it all, in this order: privileges first, then everything that reads. Fails: says why over the channel;
  * role_close is still due. */

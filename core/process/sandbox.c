@@ -22,7 +22,8 @@ int sandbox_enter(uid_t uid, gid_t gid, pid_t parent, struct error *error)
             return error_next(error, "started as root, homeport needs the capabilities SETUID and SETGID");
         }
     }
-    /* Of an ordinary user as well: AmbientCapabilities= may have given it some. What is not permitted is not ambient. */
+    /* Of an ordinary user as well: AmbientCapabilities= may have given it some. What is not permitted is not ambient.
+     */
     capng_clear(CAPNG_SELECT_CAPS);
     if (capng_apply(CAPNG_SELECT_CAPS) < 0)
         return error_set(error, -EPERM, "cannot drop capabilities");

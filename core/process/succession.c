@@ -165,8 +165,8 @@ static void kill_late(struct master *self, struct child *child, const char *what
 {
     char name[32];
 
-    log_write(&self->log, LOG_WARNING, "%s has not %s lane %u within %u ms: killed", child_name(child, name), what, lane,
-              HAND_OVER_LIMIT_MS);
+    log_write(&self->log, LOG_WARNING, "%s has not %s lane %u within %u ms: killed", child_name(child, name), what,
+              lane, HAND_OVER_LIMIT_MS);
     child_kill(child);
     for (uint32_t i = 0; i < self->segment->lane_count; i++)
         if (self->lanes[i].giver == child || (self->lanes[i].giver == NULL && self->lanes[i].owner == child))

@@ -67,7 +67,8 @@ uint32_t service_assign(struct segment *segment, const char *name);
 uint32_t profile_assign(struct segment *segment, const char *name);
 /* [master] Index of the probe (protocol 6 or 17, port), found or made; SEGMENT_NO_INDEX: all SEGMENT_PROBES taken. */
 uint32_t server_probe_assign(struct segment *segment, uint32_t server, uint32_t protocol, uint16_t port);
-/* [master] Frees the pools, services and profiles whose identities, and the server's probes whose keys, are not kept. */
+/* [master] Frees the pools, services and profiles whose identities, and the server's probes whose keys, are not kept.
+ */
 void names_free_others(struct segment *segment, const uint64_t *kept, size_t count);
 void server_probes_free_others(struct segment *segment, uint32_t server, const uint32_t *kept, uint32_t count);
 /* [any] Found by name's identity; SEGMENT_NO_INDEX: not there. */

@@ -205,3 +205,11 @@ def test_nothing_is_left_over_after_many_kills(site):
                  what="a healthy daemon")
     wait_for(lambda: len(os.listdir(f"/proc/{site.daemon.process.pid}/fd")) <= descriptors, what="flat descriptors")
     assert not [pid for pid, fields, _ in processes() if int(fields[1]) == site.daemon.process.pid and fields[0] == "Z"]
+
+
+def test_no_worker_can_cut_the_segment_under_the_others(site):
+    site.start(GROUP, "aovpn")
+    for pid in site.daemon.workers():
+        folder = f"/proc/{pid}/fd"
+        files = [os.readlink(f"{folder}/{name}") for name in os.listdir(folder)]
+        assert files and not [file for file in files if file.endswith("/segment")]

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Servers and the other tables of names, their words and probes, and drops. */
 #include "fixture.h"
+
+#include "base/hash.h"
 #include <criterion/criterion.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -39,6 +41,8 @@ Test(server, is_found_again_by_name_with_its_generation_and_down_bits)
     cr_assert_eq(server_assign(segment, "vpn1", &address), a);
     cr_assert_eq(server_find(segment, "vpn1"), a);
     cr_assert_eq(server_word(segment, a), word);
+    cr_assert_neq(segment->servers[a].address.address[3], 12, "a configuration that may be refused moves nobody");
+    server_set_address(segment, a, &address);
     cr_assert_eq(segment->servers[a].address.address[3], 12, "its address may change");
     cr_assert_eq(server_find(segment, "vpn3"), SEGMENT_NO_INDEX);
     cr_assert_eq(server_find(segment, ""), SEGMENT_NO_INDEX);
@@ -249,4 +253,31 @@ Test(drop, older_than_the_ring_is_gone)
     cr_assert_eq(read.address[2], 2);
     drop_post(segment, &client);
     cr_assert_eq(atomic_load(&segment->drops[2].ended), 0, "a new drop counts from 0");
+}
+
+Test(names, that_nobody_keeps_make_room)
+{
+    const uint64_t kept[] = {hash_identity("profile", "kept")};
+
+    profile_assign(segment, "kept");
+    profile_assign(segment, "gone");
+    service_assign(segment, "gone");
+    pool_assign(segment, "gone");
+    names_free_others(segment, kept, 1);
+    cr_assert_neq(profile_find(segment, "kept"), SEGMENT_NO_INDEX);
+    cr_assert_eq(profile_find(segment, "gone"), SEGMENT_NO_INDEX);
+    cr_assert_eq(service_find(segment, "gone"), SEGMENT_NO_INDEX);
+    cr_assert_eq(pool_find(segment, "gone"), SEGMENT_NO_INDEX);
+}
+
+Test(server, probes_that_nobody_keeps_are_free_and_not_down)
+{
+    uint32_t slot = server_assign(segment, "vpn1", &address), kept = 17u << 16 | 500;
+
+    server_probe_assign(segment, slot, 17, 500);
+    server_set_down(segment, slot, server_probe_assign(segment, slot, 17, 4500), true);
+    server_probes_free_others(segment, slot, &kept, 1);
+    cr_assert_neq(server_probe_find(segment, slot, 17, 500), SEGMENT_NO_INDEX);
+    cr_assert_eq(server_probe_find(segment, slot, 17, 4500), SEGMENT_NO_INDEX);
+    cr_assert_eq(server_word(segment, slot) & SERVER_DOWN_MASK, 0);
 }
