@@ -91,7 +91,7 @@ struct hp_flow { /* GROWS */
     uint32_t attempt; /* 0; 1 when the core refused the first answer */
     const struct hp_service *service;
     struct hp_endpoint client, local;
-    const uint8_t *data; /* the datagram at hand without the non-ESP marker; NULL for TCP */
+    const uint8_t *data; /* the datagram at hand without the non-ESP marker; NULL: TCP, or a session keyed anew */
     uint32_t data_size;
     uint32_t esp_spi;         /* host order; 0: the datagram is not ESP */
     const struct hp_ike *ike; /* NULL: not an IKE message */
