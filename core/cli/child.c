@@ -4,7 +4,6 @@
 #include "process/sandbox.h"
 
 #include <errno.h>
-#include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,14 +23,12 @@ static json_t *error_object(const struct error *error)
 static void child_main(json_t *(*work)(void *arg, char *doing, struct error *error), void *arg, char *doing, int out,
                        pid_t parent)
 {
-    const struct passwd *nobody = geteuid() == 0 ? getpwnam("nobody") : NULL;
     struct error error = {0};
     json_t *result = NULL;
     FILE *stream = fdopen(out, "w");
 
     dup2(STDERR_FILENO, STDOUT_FILENO); /* what a plugin prints is not our answer */
-    if (sandbox_enter(nobody != NULL ? nobody->pw_uid : 65534, nobody != NULL ? nobody->pw_gid : 65534, parent,
-                      &error) == 0) {
+    if (sandbox_enter_nobody(parent, &error) == 0) {
         signal(SIGALRM, SIG_DFL);
         alarm(CHILD_LIMIT_S);
         result = work(arg, doing, &error);

@@ -9,7 +9,6 @@
 #include "process/source.h"
 #include "process/spawn.h"
 #include <errno.h>
-#include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -19,11 +18,8 @@
 /* While the file is parsed and plugins are loaded nobody knows yet whom to become: nobody. */
 static int give_up_everything(struct error *error)
 {
-    const struct passwd *nobody = geteuid() == 0 ? getpwnam("nobody") : NULL;
-
     signal(SIGPIPE, SIG_IGN);
-    return sandbox_enter(nobody != NULL ? nobody->pw_uid : 65534, nobody != NULL ? nobody->pw_gid : 65534, getppid(),
-                         error);
+    return sandbox_enter_nobody(getppid(), error);
 }
 
 static void check_profile(struct plan *plan, const struct config *config, uint32_t profile,

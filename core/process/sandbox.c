@@ -5,6 +5,7 @@
 #include <cap-ng.h>
 #include <errno.h>
 #include <grp.h>
+#include <pwd.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -35,6 +36,14 @@ int sandbox_enter(uid_t uid, gid_t gid, pid_t parent, struct error *error)
     if (getppid() != parent)
         return error_set(error, -ESRCH, "the parent has gone");
     return 0;
+}
+
+int sandbox_enter_nobody(pid_t parent, struct error *error)
+{
+    const struct passwd *nobody = geteuid() == 0 ? getpwnam("nobody") : NULL;
+
+    return sandbox_enter(nobody != NULL ? nobody->pw_uid : 65534, nobody != NULL ? nobody->pw_gid : 65534, parent,
+                         error);
 }
 
 void sandbox_signals(void)

@@ -11,6 +11,8 @@
  * (bounding set empty where the kernel lets us), no_new_privs, and killed when its parent dies. An ordinary user stays
  * who it is, without capabilities. Errors: -EPERM. */
 int sandbox_enter(uid_t uid, gid_t gid, pid_t parent, struct error *error);
+/* [check] The same, as `nobody`: for who runs foreign code before anybody knows whom to become. */
+int sandbox_enter_nobody(pid_t parent, struct error *error);
 /* [worker, monitor] SIGINT, SIGTERM and SIGHUP are the master's: a Ctrl-C reaches the whole group, but only the master
  * ends things, in order. SIGPIPE is an error code here. */
 void sandbox_signals(void);
