@@ -2,6 +2,7 @@
 /* Happy path: the parent makes a memfd for the plan and one for what the child says, starts the child, and reads both
  * when it has ended with status 0 and a valid plan.
  * Fails: the file is wrong        -> status 1, the findings are in the text
+ *        it cannot drop privileges -> status CHECK_NOT_BEGUN: the text says why
  *        a plugin crashes         -> the child dies of a signal; plan->doing says inside what
  *        a plugin calls exit()    -> likewise
  *        a plugin hangs           -> killed after CHECK_LIMIT_MS, plan->doing says inside what
@@ -61,7 +62,7 @@ static void read_text(struct check *self)
     self->text[size > 0 ? size : 0] = '\0';
 }
 
-static void judge(const struct check *self, struct plan *plan, int64_t status, int number, struct error *error)
+static void judge(struct check *self, struct plan *plan, int64_t status, int number, struct error *error)
 {
     plan->doing[sizeof plan->doing - 1] = '\0';
     if (self->hung) {
@@ -72,6 +73,9 @@ static void judge(const struct check *self, struct plan *plan, int64_t status, i
                   plan->doing);
     } else if (plan->doing[0] != '\0') {
         error_set(error, -EFAULT, "%s ended the check with status %lld", plan->doing, (long long)status);
+    } else if (status == CHECK_NOT_BEGUN) {
+        error_set(error, -EPERM, "%s", self->text);
+        self->text[0] = '\0'; /* it is no finding */
     } else if (status != 0) {
         error_set(error, -EINVAL, "the configuration has errors");
     } else if (!plan_valid(plan)) {

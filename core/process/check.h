@@ -20,7 +20,9 @@ int check_start(struct check **out, uv_loop_t *loop, int source, const char *pat
  */
 void check_close(struct check *check);
 
-/* [check] The child's own main: argv is NAME _check PATH. */
+/* [check] The child's own main: argv is NAME _check PATH. Status CHECK_NOT_BEGUN: standard error has one line that says
+ * why it could not even look at the file. */
+#define CHECK_NOT_BEGUN 3
 int check_main(int argc, char **argv);
 
 #endif

@@ -103,8 +103,8 @@ int check_main(int argc, char **argv)
     if (argc != 3 || plan == MAP_FAILED)
         return 2;
     if (give_up_everything(&error) < 0 || source_map(SPAWN_CONFIG, &text, &size, &error) < 0) {
-        fprintf(stderr, "homeport check: %s\n", error_line(&error, line, sizeof line));
-        return 1;
+        fputs(error_line(&error, line, sizeof line), stderr);
+        return CHECK_NOT_BEGUN;
     }
     status = check_text(plan, argv[2], text, size, root);
     if (size > 0)

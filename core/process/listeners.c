@@ -29,8 +29,11 @@ static int check_free(const struct hp_endpoint *address, struct error *error)
     if (!taken)
         return 0;
     error_set(error, -EADDRINUSE, "%s is in use", endpoint_format(address, text));
-    return error_next(error, "see who has it: ss -lunp 'sport = :%u'; or change `listen` of this service",
-                      address->port);
+    return error_next(
+        error,
+        "see who has it: ss -lunp 'sport = :%u' (on the host, if this is a container); or change `listen` "
+        "of this service",
+        address->port);
 }
 
 /* The generation before listens on this port: its own sockets would say no. */

@@ -61,6 +61,8 @@ static void on_tick(uv_timer_t *timer)
     struct master *self = timer->data;
     uint64_t now_ms = clock_now_ms();
 
+    if (getpid() == 1)
+        children_reap_strangers(self);
     if (self->segment == NULL)
         return;
     atomic_store(&self->segment->processes[0].loop_ms, now_ms);

@@ -9,6 +9,7 @@
  *   reload.c      check, prepare, hand over
  *   generation.c  one configuration and what belongs to it
  *   listeners.c   the listening sockets
+ *   notices.c     what could be better at this start
  *   state_folder.c  folder, lock, control socket */
 #ifndef PROCESS_MASTER_H
 #define PROCESS_MASTER_H
@@ -106,6 +107,9 @@ void listeners_close(struct generation *generation, uint32_t lanes);
 /* A worker that is gone already is no error: its end says why. */
 int listeners_send(const struct generation *generation, struct child *worker, uint32_t lanes, struct error *error);
 
+/* notices.c. To the log; the first generation's listeners are open. */
+void notices_write(struct master *self, const struct plan *plan);
+
 /* generation.c */
 struct generation *generation_make(const struct plan *plan,
                                    int source);                      /* copies plan, takes source over; NULL: memory */
@@ -122,6 +126,7 @@ int child_start(struct master *self, struct generation *generation, enum process
 void child_say(struct child *child, enum message_kind kind);
 void child_stop(struct child *child);
 void child_kill(struct child *child);
+void children_reap_strangers(struct master *self);
 const char *child_name(const struct child *child, char text[32]);
 
 /* succession.c */

@@ -23,8 +23,7 @@
 #include <unistd.h>
 
 #define WAITERS 16u
-#define FINDING_MAX 4000       /* of one line: below PIPE_BUF, so that a pipe that takes anything takes it whole */
-#define WORKER_DESCRIPTORS 64u /* besides sessions: listeners, channel, configuration, segment */
+#define FINDING_MAX 4000 /* of one line: below PIPE_BUF, so that a pipe that takes anything takes it whole */
 
 struct reload {
     struct check *check;
@@ -169,21 +168,6 @@ static uint32_t lanes_for(uint32_t workers)
     return lanes;
 }
 
-/* A session needs a descriptor of its worker. Processes inherit the master's limit. */
-static void note_descriptors(struct master *self, const struct plan *plan)
-{
-    uint64_t limit = sandbox_descriptors(), lanes = self->segment->lane_count;
-    uint64_t share = self->segment->rows_per_lane * ((lanes + plan->workers - 1) / plan->workers);
-
-    if (share + WORKER_DESCRIPTORS > limit)
-        log_write(
-            &self->log, LOG_WARNING,
-            "sessions.capacity lets a worker hold %llu sessions, but the limit of descriptors is %llu: about %llu "
-            "fit; raise LimitNOFILE (ulimit -n)",
-            (unsigned long long)share, (unsigned long long)limit,
-            (unsigned long long)(limit > WORKER_DESCRIPTORS ? limit - WORKER_DESCRIPTORS : 0));
-}
-
 /* The first start: what the daemon as a whole needs before it has a generation. */
 static int found(struct master *self, const struct plan *plan, struct error *error)
 {
@@ -202,7 +186,6 @@ static int found(struct master *self, const struct plan *plan, struct error *err
     atomic_store(&self->segment->processes[0].pid, getpid());
     for (uint32_t i = 0; i < self->segment->lane_count; i++)
         atomic_store(&self->segment->lanes[i].holder, SEGMENT_NO_INDEX);
-    note_descriptors(self, plan);
     return 0;
 }
 
@@ -235,6 +218,8 @@ static int prepare(struct master *self, const struct plan *plan, struct error *e
         status = listeners_open(self->next, self->running, self->segment->lane_count, error);
     if (status < 0)
         return status;
+    if (self->running == NULL)
+        notices_write(self, plan);
     lift_quarantines(self);
     status = start_successors(self, error);
     reload->deadline_ms = clock_now_ms() + PREPARE_LIMIT_MS;

@@ -54,7 +54,11 @@ int source_read(int *out, const char *path, struct error *error)
     file = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     if (file < 0) {
         error_set(error, -errno, "cannot open the configuration %s: %s", path, strerror(errno));
-        return errno == ENOENT ? error_next(error, "name another with -c FILE") : error->code;
+        if (error->code == -EACCES)
+            return error_next(error, "let user %u read it: chmod o+r it, and o+x the folders above it", geteuid());
+        return error->code == -ENOENT
+                   ? error_next(error, "name another with -c FILE (container: mount its folder there)")
+                   : error->code;
     }
     status = check_file(file, path, error);
     if (status < 0)

@@ -12,6 +12,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#define CONTROL_SOCKET "control.sock"
+
 static int check_folder(int folder, const char *path, struct error *error)
 {
     struct stat state;
@@ -30,6 +32,15 @@ static int check_folder(int folder, const char *path, struct error *error)
     return 0;
 }
 
+/* Its members may ask over the control socket. Without the capability CHOWN they cannot, and all else works: notices.c
+ * says so. */
+static int give_to_group(struct master *self, const struct plan *plan, const char *name, struct error *error)
+{
+    if (fchownat(self->folder, name, 0, plan->gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) == 0 || errno == EPERM)
+        return 0;
+    return error_set(error, -errno, "cannot give %s/%s to group %u: %s", plan->state, name, plan->gid, strerror(errno));
+}
+
 static int open_folder(struct master *self, const struct plan *plan, struct error *error)
 {
     const char *path = plan->state;
@@ -39,9 +50,12 @@ static int open_folder(struct master *self, const struct plan *plan, struct erro
         int code = -errno;
 
         error_set(error, code, "cannot make the state folder %s: %s", path, strerror(errno));
-        return error_next(error, code == -EROFS || code == -EACCES || code == -EPERM
-                                     ? "name a folder that can be written with `state:`"
-                                     : "make the folder above it, or name another with `state:`");
+        return error_next(error,
+                          code == -EROFS || code == -EACCES || code == -EPERM
+                              ? "mount a folder that user %u owns there (container: -v %s:%s), or name another "
+                                "with `state:`"
+                              : "make the folder above it, or name another with `state:`",
+                          geteuid(), path, path);
     }
     self->folder = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (self->folder < 0) {
@@ -52,9 +66,14 @@ static int open_folder(struct master *self, const struct plan *plan, struct erro
             return error_next(error, "give it to user %u, or name another with `state:`", geteuid());
         return error_next(error, "it must be a folder of its own, not a link");
     }
-    if (made && geteuid() == 0 && (fchown(self->folder, 0, plan->gid) < 0 || fchmod(self->folder, 0750) < 0))
-        return error_set(error, -errno, "cannot give the state folder %s to group %u: %s", path, plan->gid,
-                         strerror(errno));
+    if (made && geteuid() == 0) {
+        int status = give_to_group(self, plan, "", error);
+
+        if (status < 0)
+            return status;
+        if (fchmod(self->folder, 0750) < 0)
+            return error_set(error, -errno, "cannot open the state folder %s to its group: %s", path, strerror(errno));
+    }
     return check_folder(self->folder, path, error);
 }
 
@@ -64,7 +83,7 @@ static int lock_failed(const struct plan *plan, struct error *error)
 
     error_set(error, code, "cannot open %s/master.lock: %s", plan->state, strerror(errno));
     if (code == -EROFS)
-        return error_next(error, "name a folder that can be written with `state:`");
+        return error_next(error, "mount it so that it can be written, or name another with `state:`");
     return error_next(error, "find out who put it there, then remove it");
 }
 
@@ -79,7 +98,10 @@ static int lock_folder(struct master *self, const struct plan *plan, struct erro
     if (fcntl(self->lock, F_SETLK, &lock) < 0) {
         pid_t pid = fcntl(self->lock, F_GETLK, &lock) == 0 && lock.l_type != F_UNLCK ? lock.l_pid : 0;
 
-        error_set(error, -EBUSY, "another homeport (pid %d) runs on the state folder %s", (int)pid, plan->state);
+        if (pid > 0)
+            error_set(error, -EBUSY, "another homeport (pid %d) runs on the state folder %s", (int)pid, plan->state);
+        else /* of a pid namespace that we do not see */
+            error_set(error, -EBUSY, "a homeport of another container runs on the state folder %s", plan->state);
         return error_next(error, "stop it, or name another folder with `state:`");
     }
     snprintf(text, sizeof text, "%d\n", (int)getpid());
@@ -92,7 +114,7 @@ static int open_control(struct master *self, const struct plan *plan, struct err
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
 
-    snprintf(self->control_path, sizeof self->control_path, "%s/control.sock", plan->state);
+    snprintf(self->control_path, sizeof self->control_path, "%s/" CONTROL_SOCKET, plan->state);
     if (strlen(self->control_path) >= sizeof address.sun_path) {
         error_set(error, -ENAMETOOLONG, "the path of the control socket %s is longer than %zu octets",
                   self->control_path, sizeof address.sun_path - 1);
@@ -104,10 +126,7 @@ static int open_control(struct master *self, const struct plan *plan, struct err
     if (self->control < 0 || bind(self->control, (struct sockaddr *)&address, sizeof address) < 0 ||
         chmod(self->control_path, 0660) < 0 || listen(self->control, 64) < 0)
         return error_set(error, -errno, "cannot open the control socket %s: %s", self->control_path, strerror(errno));
-    if (geteuid() == 0 && chown(self->control_path, 0, plan->gid) < 0)
-        return error_set(error, -errno, "cannot give %s to group %u: %s", self->control_path, plan->gid,
-                         strerror(errno));
-    return 0;
+    return geteuid() == 0 ? give_to_group(self, plan, CONTROL_SOCKET, error) : 0;
 }
 
 int state_folder_open(struct master *self, const struct plan *plan, struct error *error)

@@ -3,6 +3,7 @@
  * the kernel's choice among them depends on nothing else. */
 #include "base/endpoint.h"
 #include "relay/private.h"
+#include "relay/relay.h"
 
 #include <errno.h>
 #include <linux/sock_diag.h>
@@ -10,11 +11,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#define LISTENER_BUFFER (4 << 20) /* the default of 208 KiB holds no more than 256 small datagrams */
-
 static void buffer_set(int fd, int forced, int asked)
 {
-    int size = LISTENER_BUFFER;
+    int size = (int)LISTENER_BUFFER;
 
     if (setsockopt(fd, SOL_SOCKET, forced, &size, sizeof size) < 0)
         (void)setsockopt(fd, SOL_SOCKET, asked, &size, sizeof size); /* as far as rmem_max or wmem_max let us */
@@ -55,8 +54,8 @@ static int bind_failed(int code, const struct hp_endpoint *address, struct error
         return error_next(error, "see who has it: ss -lunp 'sport = :%u'; or change `listen` of this service",
                           address->port);
     if (code == -EACCES)
-        return error_next(error, "ports below 1024 need root or CAP_NET_BIND_SERVICE, or a lower "
-                                 "sysctl net.ipv4.ip_unprivileged_port_start");
+        return error_next(error, "ports below 1024 need CAP_NET_BIND_SERVICE (root has it; container: "
+                                 "--cap-add=NET_BIND_SERVICE), or a lower sysctl net.ipv4.ip_unprivileged_port_start");
     return code;
 }
 
@@ -90,6 +89,15 @@ int listener_socket(int *out, const struct hp_endpoint *address, uint32_t protoc
 fail:
     close(fd);
     return status;
+}
+
+uint32_t listener_buffer(int fd)
+{
+    int doubled = 0; /* socket(7): twice what was asked for */
+    socklen_t size = sizeof doubled;
+
+    (void)getsockopt(fd, SOL_SOCKET, SO_RCVBUF, &doubled, &size);
+    return (uint32_t)doubled / 2;
 }
 
 uint32_t listener_drops(int fd)

@@ -39,5 +39,8 @@ int relay_give(struct relay *relay, uint32_t lane, int peer, void (*given)(void 
  * SO_RCVBUF), SO_RXQ_OVFL, IP_PKTINFO for a wildcard, IP_PMTUDISC_DONT, non-blocking, close-on-exec. Used by the
  * master. Errors: -EADDRINUSE (says how to find out who), -EACCES (ports below 1024 without the capability), others. */
 int listener_socket(int *out, const struct hp_endpoint *address, uint32_t protocol, struct error *error);
+#define LISTENER_BUFFER (4u << 20) /* octets; the default of 208 KiB holds no more than 256 small datagrams */
+/* Octets of receive buffer that the kernel gave it. 0: not known. */
+uint32_t listener_buffer(int fd);
 
 #endif

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the daemon can do without, but not as well: said once, at the start, with what it costs and how to mend it. What
+ * it cannot do without is an error where it is needed. */
+#include "process/master.h"
+
+#include "base/endpoint.h"
+#include "process/sandbox.h"
+#include "relay/relay.h"
+#include <cap-ng.h>
+#include <unistd.h>
+
+#define WORKER_DESCRIPTORS 64u /* besides sessions: listeners, channel, configuration, segment */
+
+/* A session needs a descriptor of its worker. Processes inherit the master's limit. */
+static void note_descriptors(struct master *self, const struct plan *plan)
+{
+    uint64_t limit = sandbox_descriptors(), lanes = self->segment->lane_count;
+    uint64_t share = self->segment->rows_per_lane * ((lanes + plan->workers - 1) / plan->workers);
+
+    if (share + WORKER_DESCRIPTORS > limit)
+        log_write(
+            &self->log, LOG_WARNING,
+            "sessions.capacity lets a worker hold %llu sessions, but the limit of descriptors is %llu: about %llu "
+            "fit; raise LimitNOFILE (ulimit -n)",
+            (unsigned long long)share, (unsigned long long)limit,
+            (unsigned long long)(limit > WORKER_DESCRIPTORS ? limit - WORKER_DESCRIPTORS : 0));
+}
+
+/* The others than KILL either stop the start (NET_BIND_SERVICE, SETUID, SETGID) or are said where they lack (CHOWN). */
+static void note_capabilities(struct master *self, const struct plan *plan)
+{
+    if (geteuid() != 0 || plan->uid == 0 || capng_get_caps_process() < 0 ||
+        capng_have_capability(CAPNG_EFFECTIVE, CAP_KILL))
+        return;
+    log_write(&self->log, LOG_WARNING,
+              "without the capability KILL the master cannot end a worker that hangs; add it (container: "
+              "--cap-add=KILL)");
+}
+
+/* Bursts that a small buffer does not hold are lost before any worker sees them. */
+static void note_buffers(struct master *self)
+{
+    const struct generation *generation = self->next;
+    uint32_t got;
+
+    if (generation->listener_count == 0)
+        return;
+    got = listener_buffer(generation->listeners[0].sockets[0]);
+    if (got < LISTENER_BUFFER)
+        log_write(&self->log, LOG_WARNING,
+                  "a listener's receive buffer holds %u KiB instead of %u: bursts of new clients may be lost; raise "
+                  "sysctl net.core.rmem_max to %u (on the host of a container)",
+                  got >> 10, LISTENER_BUFFER >> 10, LISTENER_BUFFER);
+}
+
+void notices_write(struct master *self, const struct plan *plan)
+{
+    note_descriptors(self, plan);
+    note_capabilities(self, plan);
+    note_buffers(self);
+}
