@@ -20,7 +20,6 @@
 
 #define FOLDERS 64u
 #define PLUGINS 256u
-#define DEFAULT_FOLDER "/usr/lib/homeport/plugins"
 
 static const struct usage usage = {
     .verb = "plugins",
@@ -86,7 +85,7 @@ static int find_folders(struct folders *folders, const struct arguments *argumen
     add_build_tree(folders);
     folders->configured = folders->count;
     if (settings.config == NULL)
-        add_folder(folders, DEFAULT_FOLDER);
+        add_folder(folders, HOMEPORT_PLUGIN_FOLDER);
     for (uint32_t i = 0; settings.config != NULL && i < settings.config->plugin_path_count; i++)
         add_folder(folders, settings.config->plugin_path[i]);
     settings_free(&settings);

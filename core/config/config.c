@@ -8,7 +8,6 @@
 #include <string.h>
 
 #define DEFAULT_STATE "/run/homeport"
-#define DEFAULT_PLUGIN_PATH "/usr/lib/homeport/plugins"
 #define DEFAULT_CAPACITY 65536u
 
 /* The file: its sections in the order in which they build on each other. */
@@ -36,7 +35,7 @@ static void set_defaults(struct reader *reader, const char *path)
     config->state = reader_copy(reader, DEFAULT_STATE);
     config->plugin_path = reader_array(reader, 1, sizeof *config->plugin_path);
     if (config->plugin_path != NULL) {
-        config->plugin_path[0] = reader_copy(reader, DEFAULT_PLUGIN_PATH);
+        config->plugin_path[0] = reader_copy(reader, HOMEPORT_PLUGIN_FOLDER);
         config->plugin_path_count = 1;
     }
     config->log_level = LOG_INFO;

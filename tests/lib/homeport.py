@@ -82,11 +82,12 @@ def wait_for(predicate, timeout=10.0, what="the awaited thing"):
 
 class Daemon:
     """homeport as a user starts it: `homeport run -c FILE`, its log on standard error. prefix: a command that runs it
-    elsewhere ("ip netns exec NAME")."""
+    elsewhere ("ip netns exec NAME"). command: another homeport than binary(), for run and for cli()."""
 
-    def __init__(self, path, environment=None, prefix=()):
+    def __init__(self, path, environment=None, prefix=(), command=None):
         self.path, self.lines, self.changed = path, [], threading.Condition()
-        self.process = subprocess.Popen([*prefix, binary(), "run", "-c", path], stdin=subprocess.DEVNULL,
+        self.command = command or [binary()]
+        self.process = subprocess.Popen([*prefix, *self.command, "run", "-c", path], stdin=subprocess.DEVNULL,
                                         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace",
                                         env={**os.environ, **(environment or {})}, start_new_session=True)
         self.session = self.process.pid
@@ -131,7 +132,7 @@ class Daemon:
 
     def cli(self, verb, *arguments, json=True, status=0):
         """Runs a verb against this daemon. json: the parsed answer of --json, else standard output's text."""
-        return cli(verb, "-c", self.path, *arguments, json=json, status=status)
+        return cli(verb, "-c", self.path, *arguments, json=json, status=status, command=self.command)
 
     def children(self, role=None):
         """Pids of the daemon's processes besides the master, by role (_worker, _monitor), in order of their pids."""
@@ -189,9 +190,10 @@ def processes():
                     yield int(entry), fields, line.read().split("\0")
 
 
-def cli(verb, *arguments, json=True, status=0, timeout=20):
-    """Runs `homeport VERB ARGUMENTS [--json]`. Checks the exit status (None: any; then returns the whole result)."""
-    command = [binary(), verb, *arguments, *(["--json"] if json else [])]
+def cli(verb, *arguments, json=True, status=0, timeout=20, command=None):
+    """Runs `homeport VERB ARGUMENTS [--json]`. Checks the exit status (None: any; then returns the whole result).
+    command: another homeport than binary()."""
+    command = [*(command or [binary()]), verb, *arguments, *(["--json"] if json else [])]
     result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout,
                             check=False)
     if status is None:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The example plugin, built as its README says: outside the tree, a C compiler and sdk/, loaded by path."""
+"""The example plugin, built outside the tree with a C compiler and sdk/ alone, as from a checkout, and loaded by path;
+against an installed homeport test_install.py builds it."""
 import os
 import shutil
 import subprocess

@@ -35,7 +35,7 @@ Test(model, defaults_are_the_contracts)
     cr_expect_str_eq(config->path, "f");
     cr_expect_str_eq(config->state, "/run/homeport");
     cr_expect_eq(config->plugin_path_count, 1);
-    cr_expect_str_eq(config->plugin_path[0], "/usr/lib/homeport/plugins");
+    cr_expect_str_eq(config->plugin_path[0], HOMEPORT_PLUGIN_FOLDER);
     cr_expect(config->log_level == LOG_INFO && config->log_format == LOG_TEXT && !config->log_sessions);
     cr_expect(config->affinity_capacity == 65536 && config->when_full == WHEN_FULL_EVICT);
     cr_expect(config->sessions_capacity == 65536 && config->idle_ms == 120000 && config->idle_unproven_ms == 10000);
