@@ -6,11 +6,10 @@ import os
 import re
 import signal
 import socket
-import struct
 import subprocess
 
 import pytest
-from homeport import ROOT, Daemon, Site, binary, cli, plugin_folder, processes, udp_socket, wait_for
+from homeport import ROOT, Daemon, Site, binary, cli, foreign_plugin, plugin_folder, processes, udp_socket, wait_for
 
 NOBODY = 65534
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: users and mounts of its own")
@@ -194,14 +193,7 @@ def test_folder_and_empty_file_are_no_plugins(site):
 
 
 def test_plugin_for_another_architecture_is_named_as_such(site):
-    path = os.path.join(site.folder, "foreign.so")
-    machine = 183 if os.uname().machine != "aarch64" else 62
-    ident = b"\x7fELF" + bytes([2, 1, 1]) + bytes(9)
-    header = ident + struct.pack("<HHIQQQIHHHHHH", 3, machine, 1, 0, 64, 0, 0, 64, 56, 1, 64, 0, 0)
-    segment = struct.pack("<IIQQQQQQ", 1, 5, 0, 0, 0, 4096, 4096, 4096)
-    with open(path, "wb") as file:
-        file.write((header + segment).ljust(4096, b"\0"))
-    os.chmod(path, 0o755)
+    path = foreign_plugin(site.folder)
     line = refused(site, site.config(by(path), "home"), path, "machine")
     assert "No such file" not in line, line
 

@@ -5,7 +5,7 @@ import signal
 import subprocess
 
 import pytest
-from homeport import Daemon, Site, binary, processes, wait_for
+from homeport import Daemon, Site, binary, cells, processes, wait_for
 
 GROUP = {"aovpn": {"plugin": "match_across_services"}}
 
@@ -26,12 +26,6 @@ def connected(site, count):
 def at_home(site, client, server):
     """The client's IKE_SA is answered, and only its own server has seen it."""
     return client.informational() and site.servers_of(client, "informational") == [server]
-
-
-def cells(site):
-    """(client, service) -> (server, source port) of every session."""
-    rows = site.daemon.cli("sessions")["sessions"]
-    return {(row["client"], row["service"]): (row["server"], row["source_port"]) for row in rows}
 
 
 def test_sixty_clients_over_three_servers_and_two_workers_are_twenty_each(site):
