@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A network namespace for one test: real ports 500 and 4500, addresses of one's own, fragments. Needs root."""
+import concurrent.futures
 import contextlib
 import ctypes
 import os
 import subprocess
+import threading
 
 CLONE_NEWNET = 0x40000000
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -31,3 +33,22 @@ def own_net():
             check(LIBC.setns(before, 0))
     finally:
         os.close(before)
+
+
+@contextlib.contextmanager
+def neighbour_net(own, *theirs):
+    """One more, at the other end of a cable from here. own: ADDRESS/LENGTH of this end; theirs: those of the other, whose
+    default route is this end. Yields a function that calls what it is given in there and returns what that returns."""
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        def inside(function, *arguments):
+            return thread.submit(function, *arguments).result(20)
+
+        inside(lambda: check(LIBC.unshare(CLONE_NEWNET)))
+        ip("link", "add", "cable", "type", "veth", "peer", "name", "cable", "netns", str(inside(threading.get_native_id)))
+        ip("addr", "add", own, "dev", "cable")
+        ip("link", "set", "cable", "up")
+        for address in theirs:
+            inside(ip, "addr", "add", address, "dev", "cable")
+        inside(ip, "link", "set", "cable", "up")
+        inside(ip, "route", "add", "default", "via", own.split("/")[0])
+        yield inside
