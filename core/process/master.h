@@ -9,13 +9,15 @@
  *   reload.c      check, prepare, hand over
  *   generation.c  one configuration and what belongs to it
  *   listeners.c   the listening sockets
- *   state_folder.c  folder, lock, control socket */
+ *   state_folder.c  folder, lock, control socket
+ *   notify.c      what a service manager is told */
 #ifndef PROCESS_MASTER_H
 #define PROCESS_MASTER_H
 
 #include "base/log.h"
 #include "process/channel.h"
 #include "process/check.h"
+#include "process/notify.h"
 #include "process/plan.h"
 #include "segment/segment.h"
 #include <stdbool.h>
@@ -81,6 +83,7 @@ struct master {
     uv_loop_t *loop;
     const char *path; /* of the configuration */
     struct log log;
+    struct notify notify;
     struct segment *segment;
     int folder, lock, control;
     char control_path[320];
