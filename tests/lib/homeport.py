@@ -68,6 +68,17 @@ def copy_tree(built, folder):
     return target
 
 
+def meson_install(folder):
+    """Installs the build that is under test below folder (DESTDIR). False: this user has no build to install from."""
+    built = os.path.abspath(os.environ.get("HOMEPORT", os.path.join(ROOT, "build", "core", "homeport")))
+    build = os.path.dirname(os.path.dirname(built))
+    if shutil.which("meson") is None or not os.access(os.path.join(build, "build.ninja"), os.W_OK):
+        return False
+    subprocess.run(["meson", "install", "-C", build, "--no-rebuild", "--quiet", "--destdir", folder], check=True,
+                   timeout=60, stdout=subprocess.DEVNULL)
+    return True
+
+
 def wait_for(predicate, timeout=10.0, what="the awaited thing"):
     """Returns the first true value of predicate(); fails with `what` after timeout seconds."""
     deadline = time.monotonic() + timeout
@@ -82,12 +93,13 @@ def wait_for(predicate, timeout=10.0, what="the awaited thing"):
 
 class Daemon:
     """homeport as a user starts it: `homeport run -c FILE`, its log on standard error. prefix: a command that runs it
-    elsewhere ("ip netns exec NAME")."""
+    elsewhere ("ip netns exec NAME"); command: another way to start it."""
 
-    def __init__(self, path, environment=None, prefix=()):
+    def __init__(self, path, environment=None, prefix=(), command=None):
         self.path, self.lines, self.changed = path, [], threading.Condition()
-        self.process = subprocess.Popen([*prefix, binary(), "run", "-c", path], stdin=subprocess.DEVNULL,
-                                        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace",
+        self.process = subprocess.Popen([*prefix, *(command or [binary(), "run", "-c", path])],
+                                        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                        stderr=subprocess.PIPE, text=True, errors="replace",
                                         env={**os.environ, **(environment or {})}, start_new_session=True)
         self.session = self.process.pid
         self.reader = threading.Thread(target=self._read, daemon=True)

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What `meson install` puts where."""
 import os
-import shutil
-import subprocess
 from pathlib import Path
 
 import homeport
@@ -13,11 +11,8 @@ PLUGINS = ["match_across_services", "persistency_group", "port_following", "sour
 
 @pytest.fixture
 def root(tmp_path):
-    build = Path(homeport.binary()).parents[1]
-    if shutil.which("meson") is None or not os.access(build / "build.ninja", os.W_OK):
-        pytest.skip(f"{build} is no build folder of meson that this user can install from")
-    subprocess.run(["meson", "install", "-C", build, "--no-rebuild", "--quiet", "--destdir", tmp_path], check=True,
-                   timeout=60, stdout=subprocess.DEVNULL)
+    if not homeport.meson_install(tmp_path):
+        pytest.skip("there is no build folder of meson that this user can install from")
     return tmp_path
 
 
@@ -33,6 +28,11 @@ def test_everything_that_is_used_is_installed_readable_by_all_and_writable_by_th
     for name in samples:
         assert files[name].parts[-4:] == ("share", "homeport", "configs", name)
     assert files["plugin.h"].parts[-3:] == ("include", "homeport", "plugin.h")
+    assert files["homeport.service"].parts[-4:] == ("lib", "systemd", "system", "homeport.service")
+    assert files["50-homeport.conf"].parts[-3:-1] == ("lib", "sysctl.d")
+    assert files["homeport.nft"].parts[-3:-1] == ("share", "homeport")
+    for folder in ("sysusers.d", "tmpfiles.d"):
+        assert list(root.rglob(f"lib/{folder}/homeport.conf")), folder
     assert files["homeport.8"].parent.name == "man8" and files["homeport.yaml.5"].parent.name == "man5"
 
 
@@ -46,5 +46,5 @@ def test_nothing_of_the_tests_or_the_build_tree_is_installed(root):
     tree = os.fsencode(homeport.ROOT) + b"/"
     for path in root.rglob("*"):
         assert path.suffix not in (".a", ".py", ".o"), path
-        if path.suffix in (".yaml", ".8", ".5", ".h"):
+        if path.suffix in (".yaml", ".8", ".5", ".h", ".service", ".conf", ".nft"):
             assert tree not in path.read_bytes(), path
