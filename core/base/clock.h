@@ -7,6 +7,8 @@
 #include <stdint.h>
 
 uint64_t clock_now_ms(void);
+/* CLOCK_MONOTONIC: systemd's time, and for what is told to systemd alone. */
+uint64_t clock_monotonic_us(void);
 static inline uint64_t clock_now_s(void)
 {
     return clock_now_ms() / 1000;

@@ -22,6 +22,7 @@ static const struct verb {
     {"affinity", cli_affinity, "persistence records, or why a client goes where it goes"},
     {"drop", cli_drop, "end a client's sessions and forget its records"},
     {"reload", cli_reload, "read the configuration again, without losing a datagram"},
+    {"stop", cli_stop, "end the daemon in order; the next start goes on where it was"},
 #ifdef HOMEPORT_DEMO
     {"demo", cli_demo, "three servers and sixty clients on this machine, through each plugin"},
 #endif

@@ -13,6 +13,7 @@ int cli_sessions(int argc, char **argv);
 int cli_affinity(int argc, char **argv);
 int cli_drop(int argc, char **argv);
 int cli_reload(int argc, char **argv);
+int cli_stop(int argc, char **argv);
 int cli_demo(int argc, char **argv);
 int cli_version(int argc, char **argv);
 

@@ -2,7 +2,8 @@
 /* Happy path: the first reload is the start (reload.c); signals ask for the next ones; a tick keeps the loop's time in
  * the segment, looks at deadlines, at hung plugins and at who is to be started again.
  * SIGTERM, SIGINT -> every process is told to stop, and killed after STOP_LIMIT_MS; records and sessions stay in the
- * segment for the next start. The master dies -> its processes are killed by the kernel (sandbox.c), the segment stays.
+ * segment for the next start. A service manager hears of all that (notify.c). The master dies -> its processes are
+ * killed by the kernel (sandbox.c), the segment stays.
  */
 #include "process/master.h"
 
@@ -34,6 +35,7 @@ void master_stop(struct master *self, int status)
     if (!self->stopping) {
         self->stopping = true;
         self->stop_deadline_ms = clock_now_ms() + STOP_LIMIT_MS;
+        notify_say(&self->notify, &self->log, "STOPPING=1", NULL);
         reload_abandon(self);
         for (struct child *child = self->children; child != NULL; child = child->next)
             child_stop(child);
@@ -63,6 +65,7 @@ static void on_tick(uv_timer_t *timer)
 
     if (getpid() == 1)
         children_reap_strangers(self);
+    notify_tick(&self->notify, &self->log, now_ms);
     if (self->segment == NULL)
         return;
     atomic_store(&self->segment->processes[0].loop_ms, now_ms);
@@ -105,6 +108,7 @@ static void release(struct master *self)
     segment_close(self->segment);
     free(self->lanes);
     state_folder_close(self);
+    notify_close(&self->notify);
 }
 
 int master_run(const char *path)
@@ -114,6 +118,7 @@ int master_run(const char *path)
 
     umask(077); /* what must be wider says so itself */
     log_init(&self.log, "master");
+    notify_open(&self.notify, &self.log);
     sandbox_descriptors();
     uv_loop_init(&loop);
     self.loop = &loop;

@@ -10,6 +10,7 @@
  *   generation.c  one configuration and what belongs to it
  *   listeners.c   the listening sockets
  *   notices.c     what could be better at this start
+ *   notify.c      what a service manager is told
  *   state_folder.c  folder, lock, control socket */
 #ifndef PROCESS_MASTER_H
 #define PROCESS_MASTER_H
@@ -17,6 +18,7 @@
 #include "base/log.h"
 #include "process/channel.h"
 #include "process/check.h"
+#include "process/notify.h"
 #include "process/plan.h"
 #include "segment/segment.h"
 #include <stdbool.h>
@@ -82,6 +84,7 @@ struct master {
     uv_loop_t *loop;
     const char *path; /* of the configuration */
     struct log log;
+    struct notify notify;
     struct segment *segment;
     int folder, lock, control;
     char control_path[320];

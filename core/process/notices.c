@@ -26,15 +26,18 @@ static void note_descriptors(struct master *self, const struct plan *plan)
             (unsigned long long)(limit > WORKER_DESCRIPTORS ? limit - WORKER_DESCRIPTORS : 0));
 }
 
-/* The others than KILL either stop the start (NET_BIND_SERVICE, SETUID, SETGID) or are said where they lack (CHOWN). */
+/* Those that are not here stop the start where they lack: NET_BIND_SERVICE, SETUID, SETGID. */
 static void note_capabilities(struct master *self, const struct plan *plan)
 {
-    if (geteuid() != 0 || plan->uid == 0 || capng_get_caps_process() < 0 ||
-        capng_have_capability(CAPNG_EFFECTIVE, CAP_KILL))
+    if (geteuid() != 0 || plan->uid == 0 || capng_get_caps_process() < 0)
         return;
-    log_write(&self->log, LOG_WARNING,
-              "without the capability KILL the master cannot end a worker that hangs; add it (container: "
-              "--cap-add=KILL)");
+    if (!capng_have_capability(CAPNG_EFFECTIVE, CAP_KILL))
+        log_write(&self->log, LOG_WARNING,
+                  "without the capability KILL the master cannot end a worker that hangs; add it (container: "
+                  "--cap-add=KILL)");
+    if (!capng_have_capability(CAPNG_EFFECTIVE, CAP_CHOWN))
+        log_write(&self->log, LOG_INFO,
+                  "without the capability CHOWN only root may ask over the control socket, not the group %u", plan->gid);
 }
 
 /* Bursts that a small buffer does not hold are lost before any worker sees them. */

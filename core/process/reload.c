@@ -125,13 +125,13 @@ static void fail(struct master *self, struct error *error)
             child->state = CHILD_LEAVING;
             child_kill(child);
         }
-    if (self->running == NULL) {
-        log_failure(&self->log, LOG_ERROR, error);
+    if (self->running == NULL)
         self->status = 1;
-    } else {
+    else
         error_under(error, "reload refused, everything runs on");
-        log_failure(&self->log, LOG_ERROR, error);
-    }
+    log_failure(&self->log, LOG_ERROR, error);
+    /* Of a start that failed, STOPPING=1 and the exit status tell the rest. */
+    notify_say(&self->notify, &self->log, self->running != NULL ? "READY=1" : "STOPPING=1", error->what);
     finish(self, error);
     if (next != NULL)
         generation_release(self, next);
@@ -277,6 +277,8 @@ static void begin(struct master *self, const int *waiters, uint32_t count)
         reload->waiters[reload->waiter_count] = waiters[reload->waiter_count];
     reload->source = -1;
     self->reload = reload;
+    if (self->running != NULL)
+        notify_reloading(&self->notify, &self->log);
     if (source_read(&reload->source, self->path, &error) < 0 ||
         check_start(&reload->check, self->loop, reload->source, self->path, on_checked, self, &error) < 0)
         fail(self, &error);
@@ -354,13 +356,16 @@ void reload_deadline(struct master *self, uint64_t now_ms)
 void reload_lanes_served(struct master *self)
 {
     struct error none = {0};
+    char text[128];
 
     if (self->reload == NULL || !self->reload->handing_over)
         return;
     atomic_fetch_add(&self->segment->header->reloads, self->announced ? 1 : 0);
-    log_write(&self->log, LOG_INFO, "%s: %u workers, %u lanes, %u listening addresses",
-              self->announced ? "reloaded" : "ready", self->running->plan->workers, self->segment->lane_count,
-              self->running->listener_count);
+    snprintf(text, sizeof text, "%s: %u workers, %u lanes, %u listening addresses",
+             self->announced ? "reloaded" : "ready", self->running->plan->workers, self->segment->lane_count,
+             self->running->listener_count);
+    log_write(&self->log, LOG_INFO, "%s", text);
+    notify_say(&self->notify, &self->log, "READY=1", text);
     self->announced = true;
     finish(self, &none);
 }

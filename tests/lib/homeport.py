@@ -69,6 +69,17 @@ def copy_tree(built, folder):
     return target
 
 
+def meson_install(folder):
+    """Installs the build that is under test below folder (DESTDIR). False: this user has no build to install from."""
+    built = os.path.abspath(os.environ.get("HOMEPORT", os.path.join(ROOT, "build", "core", "homeport")))
+    build = os.path.dirname(os.path.dirname(built))
+    if shutil.which("meson") is None or not os.access(os.path.join(build, "build.ninja"), os.W_OK):
+        return False
+    subprocess.run(["meson", "install", "-C", build, "--no-rebuild", "--quiet", "--destdir", folder], check=True,
+                   timeout=60, stdout=subprocess.DEVNULL)
+    return True
+
+
 def wait_for(predicate, timeout=10.0, what="the awaited thing"):
     """Returns the first true value of predicate(); fails with `what` after timeout seconds."""
     deadline = time.monotonic() + timeout

@@ -36,3 +36,12 @@ def make_site():
     yield make
     for one in reversed(sites):
         one.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory):
+    """Name of an installed file -> its path."""
+    folder = tmp_path_factory.mktemp("installed")
+    if not homeport.meson_install(folder):
+        pytest.skip("there is no build folder of meson that this user can install from")
+    return {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}

@@ -129,6 +129,10 @@ def expected_files():
     files = {f"share/homeport/configs/{path.name}": 0o644 for path in (ROOT / "configs").glob("*.yaml")}
     files.update({f"include/homeport/{path.name}": 0o644 for path in (ROOT / "sdk/include/homeport").glob("*.h")})
     files.update({f"lib/homeport/plugins/{name}/{name}.so": 0o755 for name in PLUGINS})
+    files.update({f"share/homeport/configs/container/{path.name}": 0o644 for path in (ROOT / "configs/container").iterdir()})
+    files.update({f"lib/{name}": 0o644 for name in ("systemd/system/homeport.service", "sysusers.d/homeport.conf",
+                                                    "tmpfiles.d/homeport.conf", "sysctl.d/50-homeport.conf")})
+    files["share/homeport/homeport.nft"] = 0o644
     return files | {"bin/homeport": 0o755, "share/pkgconfig/homeport-plugin.pc": 0o644,
                     "share/man/man8/homeport.8": 0o644, "share/man/man5/homeport.yaml.5": 0o644}
 

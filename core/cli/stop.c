@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Happy path: who holds STATE/master.lock is the master; SIGTERM to it, and wait until it has gone. It ends its
+ * processes first, those that are stopped or hang as well.
+ * Fails: nobody holds the lock -> done already, status 0: systemd asks as well when the master has ended by itself
+ *        it does not end       -> it is stopped or hangs itself: killed after STOP_LIMIT_MS, and the kernel ends its
+ *                                 processes (sandbox.c)
+ * The lock and not the control socket, because the monitor behind that may hang. */
+#include "base/clock.h"
+#include "cli/settings.h"
+#include "cli/verbs.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/pidfd.h>
+#include <unistd.h>
+
+#define STOP_LIMIT_MS 8000 /* the master needs 3 s for processes that hang */
+#define KILL_LIMIT_MS 2000
+
+static const struct usage usage = {
+    .verb = "stop",
+    .operands = "",
+    .text = "Ends the running daemon in order, and by force when it does not answer, and waits for that.\n"
+            "Records and sessions stay in the state folder: the next start goes on with them. Under\n"
+            "systemd use systemctl stop: it would start again what ends by itself.",
+    .example = "homeport stop",
+    .options = ARGUMENT_CONFIG | ARGUMENT_STATE,
+};
+
+/* The pid of the master, 0: there is none. */
+static int master_pid(const char *folder, pid_t *pid, struct error *error)
+{
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    char path[600];
+    int fd, status;
+
+    *pid = 0;
+    snprintf(path, sizeof path, "%s/master.lock", folder);
+    fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0 && errno == ENOENT)
+        return 0;
+    status = fd < 0 || fcntl(fd, F_GETLK, &lock) < 0 ? -errno : 0;
+    if (fd >= 0)
+        close(fd);
+    if (status < 0) {
+        error_set(error, status, "cannot ask who holds %s: %s", path, strerror(-status));
+        return status == -EACCES ? error_next(error, "only root and the daemon's own user may stop it") : status;
+    }
+    if (lock.l_type == F_UNLCK)
+        return 0;
+    if (lock.l_pid > 0)
+        *pid = lock.l_pid;
+    else
+        error_set(error, -ESRCH, "who holds %s lives in another container or pid namespace", path);
+    return lock.l_pid > 0 ? 0 : error_next(error, "stop it there");
+}
+
+/* 1: it has ended, 0: not in time. */
+static int wait_end(int pidfd, int limit_ms)
+{
+    uint64_t deadline_ms = clock_now_ms() + (uint64_t)limit_ms, now_ms;
+    struct pollfd item = {.fd = pidfd, .events = POLLIN};
+
+    while ((now_ms = clock_now_ms()) < deadline_ms)
+        if (poll(&item, 1, (int)(deadline_ms - now_ms)) > 0)
+            return 1;
+    return 0;
+}
+
+static int send_and_wait(int pidfd, pid_t pid, struct error *error)
+{
+    if (pidfd_send_signal(pidfd, SIGTERM, NULL, 0) < 0 && errno != ESRCH) {
+        error_set(error, -errno, "cannot end the master, process %d: %s", (int)pid, strerror(errno));
+        return error_next(error, "only root and the daemon's own user may stop it");
+    }
+    if (wait_end(pidfd, STOP_LIMIT_MS))
+        return 0;
+    fprintf(stderr, "homeport stop: the master, process %d, does not end: killing it\n", (int)pid);
+    pidfd_send_signal(pidfd, SIGKILL, NULL, 0);
+    return wait_end(pidfd, KILL_LIMIT_MS) ? 0 : error_set(error, -ETIMEDOUT, "process %d cannot be killed", (int)pid);
+}
+
+static int stop(const char *folder, struct error *error)
+{
+    pid_t pid, again;
+    int status = master_pid(folder, &pid, error), pidfd;
+
+    if (status < 0 || pid == 0)
+        return status;
+    pidfd = pidfd_open(pid, 0);
+    if (pidfd < 0 && errno == ESRCH)
+        return 0;
+    if (pidfd < 0)
+        return error_set(error, -errno, "cannot watch process %d: %s", (int)pid, strerror(errno));
+    /* Asked once more, now that the number cannot come to mean another process. */
+    status = master_pid(folder, &again, error);
+    if (status == 0 && again == pid)
+        status = send_and_wait(pidfd, pid, error);
+    close(pidfd);
+    return status;
+}
+
+int cli_stop(int argc, char **argv)
+{
+    struct arguments arguments;
+    struct error error = {0};
+    char folder[512];
+    int status = arguments_read(&arguments, &usage, argc, argv);
+
+    if (status >= 0)
+        return status;
+    status = settings_state(&arguments, folder, sizeof folder, &error);
+    if (status == 0)
+        status = stop(folder, &error);
+    return status < 0 ? cli_failed(arguments.verb, &error) : 0;
+}
