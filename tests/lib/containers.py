@@ -25,8 +25,8 @@ HYBRID = "/sys/fs/cgroup/unified"  # crun does not take this mixture of both cgr
 def mount_namespace():
     """A process that holds one: with a /run of its own."""
     holder = subprocess.Popen(
-        ["unshare", "--mount", "--propagation", "private", "sh", "-c",
-         f"if [ -e {HYBRID} ]; then umount {HYBRID}; fi && mount -t tmpfs -o mode=0755 none /run && echo ready && read end"],
+        ["unshare", "--mount", "--propagation", "private", "sh", "-c", f"if [ -e {HYBRID} ]; then umount {HYBRID}; fi && "
+         "mount -t tmpfs -o mode=0755 none /run && echo ready && read end"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     if holder.stdout.readline() != "ready\n":
         raise OSError("cannot make a mount namespace with a /run of its own")
@@ -44,15 +44,15 @@ class Podman:
         containers, storage = os.path.join(self.folder, "containers.conf"), os.path.join(self.folder, "storage.conf")
         with open(containers, "w", encoding="utf-8") as file:
             file.write(f"[containers]\ndefault_ulimits = {json.dumps(limits)}\n"
-                       + ('cgroups = "disabled"\n' if os.path.exists(HYBRID) else "")
-                       + '[engine]\nevents_logger = "file"\n[network]\nnetwork_backend = "netavark"\n')
+                       '[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n'
+                       '[network]\nnetwork_backend = "netavark"\n')
         with open(storage, "w", encoding="utf-8") as file:
             file.write(f'[storage]\ndriver = "overlay"\ngraphroot = "{self.folder}/graph"\nrunroot = "{self.folder}/run"\n')
         self.variables = [f"CONTAINERS_CONF={containers}", f"CONTAINERS_STORAGE_CONF={storage}", f"BASE={BASE}"]
         self.holder = mount_namespace()
 
     def prefix(self, folder="/"):
-        return ["nsenter", f"--mount=/proc/{self.holder.pid}/ns/mnt", f"--wd={folder}", "env", *self.variables]
+        return ["nsenter", f"--mount=/proc/{self.holder.pid}/ns/mnt", "env", f"--chdir={folder}", *self.variables]
 
     def run(self, *command, timeout=60, status=0, folder="/"):
         """Any command, with podman as set up here. Checks the exit status (None: any); returns the whole result."""
@@ -71,6 +71,9 @@ class Podman:
     def close(self):
         with contextlib.suppress(AssertionError, subprocess.TimeoutExpired):
             self.podman("rm", "-fa", "-t", "0")
+        if os.path.exists(HYBRID):  # here podman makes its control groups by itself, and leaves the parent
+            self.run("find", "/sys/fs/cgroup", "-depth", "-path", "*/libpod_parent*", "-type", "d", "-exec", "rmdir", "{}", ";",
+                     status=None)
         self.holder.stdin.close()
         self.holder.wait(10)
         shutil.rmtree(self.folder, ignore_errors=True)
