@@ -37,7 +37,8 @@ static void note_capabilities(struct master *self, const struct plan *plan)
                   "--cap-add=KILL)");
     if (!capng_have_capability(CAPNG_EFFECTIVE, CAP_CHOWN))
         log_write(&self->log, LOG_INFO,
-                  "without the capability CHOWN only root may ask over the control socket, not the group %u", plan->gid);
+                  "without the capability CHOWN only root may ask over the control socket, not the group %u",
+                  plan->gid);
 }
 
 /* Bursts that a small buffer does not hold are lost before any worker sees them. */

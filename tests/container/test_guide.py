@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""docs/container.md: each command of the page, as it is written, in the page's order, on a host that has the page's addresses;
-between the sections clients connect and must stay at home. Then the compose file and the Kubernetes pod, run for real."""
+"""docs/container.md: each command of the page, as it is written, in the page's order, on a host that has the page's
+addresses; between the sections clients connect and must stay at home. Then the compose file and the Kubernetes pod, run
+for real."""
 import os
 import re
 import shutil
@@ -33,7 +34,8 @@ class Peers:
     def __init__(self):
         for network in ("192.0.2.0/24", "203.0.113.0/24", "198.51.100.0/24"):
             ip("addr", "add", network, "dev", "lo")
-        self.servers = {f"vpn{number}": Responder(f"vpn{number}", f"192.0.2.{10 + number}", [500, 4500]) for number in (1, 2, 3)}
+        self.servers = {f"vpn{number}": Responder(f"vpn{number}", f"192.0.2.{10 + number}", [500, 4500])
+                        for number in (1, 2, 3)}
         self.clients, self.homes = [], {}
 
     def home(self, client, kind):
@@ -91,7 +93,8 @@ def kill_master(podman, name):
     """Process 1 dies; returns when the restart policy has brought the container back."""
     master = podman.podman("inspect", "-f", "{{.State.Pid}}", name)
     os.kill(int(master), signal.SIGKILL)
-    wait_for(lambda: podman.podman("inspect", "-f", "{{.State.Pid}}", name) not in ("0", master), 20, "the restart by podman")
+    wait_for(lambda: podman.podman("inspect", "-f", "{{.State.Pid}}", name) not in ("0", master), 20,
+             "the restart by podman")
     wait_for(lambda: healthy(podman, name), 20, "a healthy container")
 
 
@@ -139,7 +142,8 @@ def test_compose_file_runs_and_a_killed_container_comes_back_without_moving_anyb
     shutil.copy(checkout / "configs" / "container" / "compose.yaml", folder)
     shutil.copy(checkout / "configs" / "quickstart.yaml", folder / "etc" / "homeport.yaml")
     podman.run("mkdir", "-p", "/run/homeport")
-    compose = ["env", f"DOCKER_HOST={engine}", "docker-compose", "--project-directory", str(folder), "-f", str(folder / "compose.yaml")]
+    compose = ["env", f"DOCKER_HOST={engine}", "docker-compose", "--project-directory", str(folder), "-f",
+               str(folder / "compose.yaml")]
     podman.run(*compose, "up", "-d", folder=str(folder))
     (name,) = podman.podman("ps", "--format", "{{.Names}}").split()
     wait_for(lambda: healthy(podman, name), 20, "a healthy container")

@@ -60,7 +60,8 @@ def test_is_mounted_chosen_by_name_and_the_boxes_own_stay(podman, host, compile_
         mount = compile_plugin("proxy_map", file.read())
     with open(os.path.join(host.etc, "proxies.txt"), "w", encoding="utf-8") as file:
         file.write(f"{host.client_address(0)}/28 office\n")
-    host.write(host.config({"offices": {"plugin": "proxy_map", "options": {"file": "/etc/homeport/proxies.txt"}}}, "offices"))
+    offices = {"plugin": "proxy_map", "options": {"file": "/etc/homeport/proxies.txt"}}
+    host.write(host.config({"offices": offices}, "offices"))
     host.daemon = Container(podman, *options(host, *mount)).wait_ready()
     office = [host.client(number) for number in range(4)]
     for one in office:

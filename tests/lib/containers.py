@@ -72,8 +72,8 @@ class Podman:
         with contextlib.suppress(AssertionError, subprocess.TimeoutExpired):
             self.podman("rm", "-fa", "-t", "0")
         if os.path.exists(HYBRID):  # here podman makes its control groups by itself, and leaves the parent
-            self.run("find", "/sys/fs/cgroup", "-depth", "-path", "*/libpod_parent*", "-type", "d", "-exec", "rmdir", "{}", ";",
-                     status=None)
+            self.run("find", "/sys/fs/cgroup", "-depth", "-path", "*/libpod_parent*", "-type", "d", "-exec", "rmdir", "{}",
+                     ";", status=None)
         self.holder.stdin.close()
         self.holder.wait(10)
         shutil.rmtree(self.folder, ignore_errors=True)

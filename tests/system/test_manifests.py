@@ -23,7 +23,8 @@ def compose_check(tmp_path):
     def run(text):
         path = tmp_path / "compose.yaml"
         path.write_text(text, encoding="utf-8")
-        return subprocess.run(["docker-compose", "-f", path, "config"], capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(["docker-compose", "-f", path, "config"], capture_output=True, text=True, timeout=60,
+                              check=False)
     return run
 
 
