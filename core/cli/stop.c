@@ -81,25 +81,45 @@ static int send_and_wait(int pidfd, pid_t pid, struct error *error)
         return 0;
     fprintf(stderr, "homeport stop: the master, process %d, does not end: killing it\n", (int)pid);
     pidfd_send_signal(pidfd, SIGKILL, NULL, 0);
-    return wait_end(pidfd, KILL_LIMIT_MS) ? 0 : error_set(error, -ETIMEDOUT, "process %d cannot be killed", (int)pid);
+    if (wait_end(pidfd, KILL_LIMIT_MS))
+        return 0;
+    error_set(error, -ETIMEDOUT, "process %d cannot be killed", (int)pid);
+    return error_next(error, pid == 1 ? "from inside a container nobody can: docker kill or podman kill it from outside"
+                                      : "it waits for the kernel: see its log and the kernel's");
+}
+
+/* Of the master that holds the lock: *pidfd -1: there is none. */
+static int master_open(const char *folder, int *pidfd, pid_t *pid, struct error *error)
+{
+    for (;;) {
+        pid_t again = 0;
+        int status = master_pid(folder, pid, error);
+
+        *pidfd = -1;
+        if (status < 0 || *pid == 0)
+            return status;
+        *pidfd = pidfd_open(*pid, 0);
+        if (*pidfd < 0 && errno != ESRCH)
+            return error_set(error, -errno, "cannot watch process %d: %s", (int)*pid, strerror(errno));
+        /* Asked once more, now that the number cannot come to mean another process. */
+        status = *pidfd < 0 ? 0 : master_pid(folder, &again, error);
+        if (status == 0 && again == *pid)
+            return 0;
+        if (*pidfd >= 0)
+            close(*pidfd);
+        if (status < 0)
+            return status;
+    }
 }
 
 static int stop(const char *folder, struct error *error)
 {
-    pid_t pid, again;
-    int status = master_pid(folder, &pid, error), pidfd;
+    pid_t pid;
+    int pidfd, status = master_open(folder, &pidfd, &pid, error);
 
-    if (status < 0 || pid == 0)
+    if (status < 0 || pidfd < 0)
         return status;
-    pidfd = pidfd_open(pid, 0);
-    if (pidfd < 0 && errno == ESRCH)
-        return 0;
-    if (pidfd < 0)
-        return error_set(error, -errno, "cannot watch process %d: %s", (int)pid, strerror(errno));
-    /* Asked once more, now that the number cannot come to mean another process. */
-    status = master_pid(folder, &again, error);
-    if (status == 0 && again == pid)
-        status = send_and_wait(pidfd, pid, error);
+    status = send_and_wait(pidfd, pid, error);
     close(pidfd);
     return status;
 }

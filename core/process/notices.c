@@ -6,7 +6,7 @@
 #include "base/endpoint.h"
 #include "process/sandbox.h"
 #include "relay/relay.h"
-#include <cap-ng.h>
+#include <linux/capability.h>
 #include <unistd.h>
 
 #define WORKER_DESCRIPTORS 64u /* besides sessions: listeners, channel, configuration, segment */
@@ -29,13 +29,13 @@ static void note_descriptors(struct master *self, const struct plan *plan)
 /* Those that are not here stop the start where they lack: NET_BIND_SERVICE, SETUID, SETGID. */
 static void note_capabilities(struct master *self, const struct plan *plan)
 {
-    if (geteuid() != 0 || plan->uid == 0 || capng_get_caps_process() < 0)
+    if (geteuid() != 0)
         return;
-    if (!capng_have_capability(CAPNG_EFFECTIVE, CAP_KILL))
+    if (plan->uid != 0 && !sandbox_has_capability(CAP_KILL))
         log_write(&self->log, LOG_WARNING,
                   "without the capability KILL the master cannot end a worker that hangs; add it (container: "
                   "--cap-add=KILL)");
-    if (!capng_have_capability(CAPNG_EFFECTIVE, CAP_CHOWN))
+    if (plan->gid != 0 && !sandbox_has_capability(CAP_CHOWN))
         log_write(&self->log, LOG_INFO,
                   "without the capability CHOWN only root may ask over the control socket, not the group %u",
                   plan->gid);

@@ -86,6 +86,11 @@ void last_words_install(struct process_slot *slot)
         sigaction(deadly[i], &action, &dying.before[deadly[i]]);
 }
 
+bool sandbox_has_capability(unsigned number)
+{
+    return capng_get_caps_process() == 0 && capng_have_capability(CAPNG_EFFECTIVE, number) != 0;
+}
+
 unsigned long sandbox_descriptors(void)
 {
     struct rlimit limit;

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "segment/layout.h"
+#include <stdbool.h>
 #include <sys/types.h>
 
 /* [worker, monitor, check] Becomes uid:gid without supplementary groups, with no capability left to get back
@@ -18,6 +19,8 @@ int sandbox_enter_nobody(pid_t parent, struct error *error);
 void sandbox_signals(void);
 /* Catches the deadly signals, writes which one into the slot's last words, and dies of it all the same. */
 void last_words_install(struct process_slot *slot);
+/* Of this process, effective. number: CAP_KILL and so on. */
+bool sandbox_has_capability(unsigned number);
 /* Raises the soft limit of descriptors to the hard one and returns it. */
 unsigned long sandbox_descriptors(void);
 

@@ -3,8 +3,10 @@
  * workers; opened once, because closing any descriptor of the file drops it), segment (0600), control.sock (0660). */
 #include "process/master.h"
 
+#include "process/sandbox.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -36,9 +38,21 @@ static int check_folder(int folder, const char *path, struct error *error)
  * says so. */
 static int give_to_group(struct master *self, const struct plan *plan, const char *name, struct error *error)
 {
-    if (fchownat(self->folder, name, 0, plan->gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) == 0 || errno == EPERM)
+    if (fchownat(self->folder, name, 0, plan->gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) == 0 ||
+        !sandbox_has_capability(CAP_CHOWN))
         return 0;
     return error_set(error, -errno, "cannot give %s/%s to group %u: %s", plan->state, name, plan->gid, strerror(errno));
+}
+
+static int not_made(const char *path, struct error *error)
+{
+    int code = -errno;
+
+    error_set(error, code, "cannot make the state folder %s: %s", path, strerror(errno));
+    if (code != -EROFS && code != -EACCES && code != -EPERM)
+        return error_next(error, "make the folder above it, or name another with `state:`");
+    return error_next(error, "name one that user %u can write with `state:` (container: mount one there, -v %s:%s)",
+                      geteuid(), path, path);
 }
 
 static int open_folder(struct master *self, const struct plan *plan, struct error *error)
@@ -46,17 +60,8 @@ static int open_folder(struct master *self, const struct plan *plan, struct erro
     const char *path = plan->state;
     bool made = mkdir(path, 0750) == 0;
 
-    if (!made && errno != EEXIST) {
-        int code = -errno;
-
-        error_set(error, code, "cannot make the state folder %s: %s", path, strerror(errno));
-        return error_next(error,
-                          code == -EROFS || code == -EACCES || code == -EPERM
-                              ? "mount a folder that user %u owns there (container: -v %s:%s), or name another "
-                                "with `state:`"
-                              : "make the folder above it, or name another with `state:`",
-                          geteuid(), path, path);
-    }
+    if (!made && errno != EEXIST)
+        return not_made(path, error);
     self->folder = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (self->folder < 0) {
         int code = -errno;
@@ -87,20 +92,34 @@ static int lock_failed(const struct plan *plan, struct error *error)
     return error_next(error, "find out who put it there, then remove it");
 }
 
+/* 0: the lock is ours. Else whose it is: a pid, or -1 in a pid namespace that we do not see. */
+static pid_t lock_holder(int fd)
+{
+    for (;;) {
+        struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+
+        if (fcntl(fd, F_SETLK, &lock) == 0)
+            return 0;
+        if (fcntl(fd, F_GETLK, &lock) < 0)
+            return -1;
+        if (lock.l_type != F_UNLCK) /* else it was given back just now */
+            return lock.l_pid > 0 ? lock.l_pid : -1;
+    }
+}
+
 static int lock_folder(struct master *self, const struct plan *plan, struct error *error)
 {
-    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    pid_t holder;
     char text[16];
 
     self->lock = openat(self->folder, "master.lock", O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0640);
     if (self->lock < 0)
         return lock_failed(plan, error);
-    if (fcntl(self->lock, F_SETLK, &lock) < 0) {
-        pid_t pid = fcntl(self->lock, F_GETLK, &lock) == 0 && lock.l_type != F_UNLCK ? lock.l_pid : 0;
-
-        if (pid > 0)
-            error_set(error, -EBUSY, "another homeport (pid %d) runs on the state folder %s", (int)pid, plan->state);
-        else /* of a pid namespace that we do not see */
+    holder = lock_holder(self->lock);
+    if (holder != 0) {
+        if (holder > 0)
+            error_set(error, -EBUSY, "another homeport (pid %d) runs on the state folder %s", (int)holder, plan->state);
+        else
             error_set(error, -EBUSY, "a homeport of another container runs on the state folder %s", plan->state);
         return error_next(error, "stop it, or name another folder with `state:`");
     }

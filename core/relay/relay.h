@@ -35,11 +35,12 @@ int relay_take(struct relay *relay, uint32_t lane, int peer, void (*taken)(void 
 int relay_give(struct relay *relay, uint32_t lane, int peer, void (*given)(void *arg, uint32_t lane), void *arg,
                struct error *error);
 
-/* Opens a listener's socket for one lane, bound: SO_REUSEPORT, IP_FREEBIND, 4 MiB receive buffer (SO_RCVBUFFORCE, then
+#define LISTENER_BUFFER (4u << 20) /* octets; the default of 208 KiB holds no more than 256 small datagrams */
+
+/* Opens a listener's socket for one lane, bound: SO_REUSEPORT, IP_FREEBIND, LISTENER_BUFFER (SO_RCVBUFFORCE, then
  * SO_RCVBUF), SO_RXQ_OVFL, IP_PKTINFO for a wildcard, IP_PMTUDISC_DONT, non-blocking, close-on-exec. Used by the
  * master. Errors: -EADDRINUSE (says how to find out who), -EACCES (ports below 1024 without the capability), others. */
 int listener_socket(int *out, const struct hp_endpoint *address, uint32_t protocol, struct error *error);
-#define LISTENER_BUFFER (4u << 20) /* octets; the default of 208 KiB holds no more than 256 small datagrams */
 /* Octets of receive buffer that the kernel gave it. 0: not known. */
 uint32_t listener_buffer(int fd);
 

@@ -35,8 +35,8 @@ def without(run_options, volume):
 
 
 def test_no_state_folder_on_a_read_only_root(podman, host):
-    refused(podman, [*without(options(host), ":/run/homeport"), "--read-only-tmpfs=false"], "/run/homeport",
-            "Read-only file system", "mount", "-v /run/homeport:/run/homeport")
+    refused(podman, without(options(host), ":/run/homeport"), "/run/homeport", "Read-only file system", "mount",
+            "-v /run/homeport:/run/homeport")
 
 
 def test_state_folder_that_is_mounted_read_only(podman, host):

@@ -98,7 +98,7 @@ def kill_master(podman, name):
     wait_for(lambda: healthy(podman, name), 20, "a healthy container")
 
 
-def test_every_command_of_the_page(podman, checkout, peers):
+def test_every_block_of_the_page(podman, checkout, peers):
     (image, *rest) = sections(PAGE)
     assert image[0] == "The image" and image[1][0].startswith("./dev image\n")
     after = {
@@ -139,7 +139,8 @@ def engine(podman, peers):  # in the network of peers
 def test_compose_file_runs_and_a_killed_container_comes_back_without_moving_anybody(podman, checkout, peers, engine):
     folder = checkout / "site"
     (folder / "etc").mkdir(parents=True)
-    shutil.copy(checkout / "configs" / "container" / "compose.yaml", folder)
+    (copied,) = dict(sections(PAGE))["Compose and Kubernetes"]
+    podman.run("bash", "-euc", copied, folder=str(checkout))
     shutil.copy(checkout / "configs" / "quickstart.yaml", folder / "etc" / "homeport.yaml")
     podman.run("mkdir", "-p", "/run/homeport")
     compose = ["env", f"DOCKER_HOST={engine}", "docker-compose", "--project-directory", str(folder), "-f",
@@ -155,7 +156,7 @@ def test_compose_file_runs_and_a_killed_container_comes_back_without_moving_anyb
 
 @pytest.mark.parametrize("state", ["hostPath", "emptyDir"])
 def test_kubernetes_pod_runs_and_a_killed_container_moves_nobody(podman, checkout, peers, state):
-    """podman knows no DaemonSet and no probes by exec: its pod template is played as a pod."""
+    """podman knows no DaemonSet and no probes by exec: the pod template is played as a pod. Its emptyDir lies on the disk."""
     with open(checkout / "configs" / "container" / "kubernetes.yaml", encoding="utf-8") as file:
         configuration, daemon_set = yaml.safe_load_all(file)
     spec = daemon_set["spec"]["template"]["spec"]

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 from containers import CAPABILITIES, Container, await_dead, options
-from homeport import cells, wait_for
+from homeport import cells, parse, wait_for
 
 GROUP = {"aovpn": {"plugin": "match_across_services"}}
 NOBODY = 65534
@@ -34,10 +34,10 @@ def all_at_home(host, homes):
         assert client.informational() and host.servers_of(client, "informational") == [home]
 
 
-def again(podman, host, *more):
+def again(podman, host, *more, **how):
     """The next container on the same state and configuration."""
     host.daemon.abandon()
-    host.daemon = Container(podman, *options(host, *more))
+    host.daemon = Container(podman, *options(host, *more, **how))
     return host.daemon.wait_ready()
 
 
@@ -115,6 +115,24 @@ def test_sigterm_ends_in_order_within_the_grace_time(start, host):
     assert host.daemon.wait_log("stopped")
 
 
+def test_a_volume_of_type_tmpfs_is_gone_when_the_container_has_stopped(start, host, podman):
+    """Why the page wants a folder of the host."""
+    podman.podman("volume", "create", "--opt", "type=tmpfs", "--opt", "device=tmpfs", "memory")
+    start("--volume=memory:/run/homeport", state=False)
+    connected(host, 3)
+    podman.podman("stop", host.daemon.name)
+    again(podman, host, "--volume=memory:/run/homeport", state=False)
+    assert cells(host) == {}
+    host.daemon.stop()
+    podman.podman("volume", "rm", "memory")
+
+
+def test_in_a_run_that_everybody_may_write_it_makes_a_folder_of_its_own(start, host):
+    """As an emptyDir of Kubernetes is."""
+    start("--tmpfs=/run:mode=0777", state=False)
+    all_at_home(host, connected(host, 3))
+
+
 @pytest.mark.parametrize("way", ["stop", "kill", "restart"])
 def test_no_client_moves_when_the_container_is_started_again(start, host, podman, way):
     start()
@@ -142,6 +160,14 @@ def test_a_stopped_worker_is_unhealthy_within_ten_seconds_until_it_goes_on(start
     finally:
         os.kill(worker, signal.SIGCONT)
     wait_for(lambda: host.daemon.healthy(), what="a healthy container")
+
+
+def test_health_check_of_the_image_asks_often_enough_for_that(podman):
+    """Five seconds without a turn of the loop, then the next look: in nanoseconds."""
+    check = parse(podman.podman("image", "inspect", "-f", "{{json .HealthCheck}}", "homeport"))
+    assert check["Test"] == ["CMD", "/usr/bin/homeport", "status"] and check["Retries"] == 1
+    assert 5_000_000_000 + check["Interval"] < 10_000_000_000
+    assert check["Timeout"] > 5_000_000_000, "long enough for what status says of a monitor that hangs"
 
 
 def test_a_stopped_monitor_is_unhealthy(start, host):

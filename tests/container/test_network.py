@@ -3,6 +3,7 @@
 in a network of their own, with the host between them and the container, as docs/container.md has it."""
 import os
 import signal
+import subprocess
 
 import pytest
 from containers import CAPABILITIES
@@ -75,6 +76,18 @@ def test_a_network_of_its_own_keeps_the_clients_addresses(publish, host, clients
     container = publish()
     connect(host, clients)
     assert container.seen_addresses() == set(CLIENTS)
+
+
+def test_with_another_address_a_restart_cuts_clients_off_until_their_tracking_is_deleted(publish, host, clients, podman):
+    container = publish()
+    homes = connect(host, clients)
+    podman.podman("restart", container.name)
+    container.await_health()
+    assert not clients[0].informational(timeout=1, tries=2)
+    for port in ("500", "4500"):
+        subprocess.run(["conntrack", "-D", "-p", "udp", "--orig-port-dst", port], check=False, timeout=20, capture_output=True)
+    for client, home in homes.items():
+        assert client.informational() and host.servers_of(client, "informational") == [home]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

@@ -6,7 +6,9 @@
 
 SETTINGS is JSON: writable (folders: all else is read-only), capabilities (what the bounding set keeps), nofile (as far
 as this machine allows), calls (the system calls that are allowed; others fail with EPERM), families (of sockets),
-no_write_execute. What it cannot do here is an error, never left out.
+no_write_execute. What of these it cannot do is an error, never left out. Not among them: PrivateTmp=, ProtectHome= and
+PrivateDevices= (the tests' own files lie there), RestrictNamespaces=, RestrictRealtime=, RestrictSUIDSGID=,
+LockPersonality=, ProtectClock=, ProtectHostname= and ProtectKernelLogs= beyond what calls and capabilities cover.
 """
 import ctypes
 import errno

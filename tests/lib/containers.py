@@ -44,8 +44,7 @@ class Podman:
         containers, storage = os.path.join(self.folder, "containers.conf"), os.path.join(self.folder, "storage.conf")
         with open(containers, "w", encoding="utf-8") as file:
             file.write(f"[containers]\ndefault_ulimits = {json.dumps(limits)}\n"
-                       '[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n'
-                       '[network]\nnetwork_backend = "netavark"\n')
+                       '[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n')
         with open(storage, "w", encoding="utf-8") as file:
             file.write(f'[storage]\ndriver = "overlay"\ngraphroot = "{self.folder}/graph"\nrunroot = "{self.folder}/run"\n')
         self.variables = [f"CONTAINERS_CONF={containers}", f"CONTAINERS_STORAGE_CONF={storage}", f"BASE={BASE}"]
@@ -127,12 +126,14 @@ class Container(Daemon):
 
 
 def options(site, *more, capabilities=CAPABILITIES, state=None, config=None):
-    """As docs/container.md runs it, with this site's configuration and state."""
-    state = state or os.path.join(site.folder, "state")
-    os.makedirs(state, mode=0o750, exist_ok=True)
-    return ["--network=host", "--read-only", "--cap-drop=all", *(f"--cap-add={one}" for one in capabilities),
-            "--security-opt=no-new-privileges", "--volume", f"{state}:/run/homeport",
-            "--volume", f"{config or site.etc}:/etc/homeport:ro", *more]
+    """As docs/container.md runs it, with this site's configuration and state. state: another folder, False: none."""
+    mounts = ["--volume", f"{config or site.etc}:/etc/homeport:ro"]
+    if state is not False:
+        state = state or os.path.join(site.folder, "state")
+        os.makedirs(state, mode=0o750, exist_ok=True)
+        mounts += ["--volume", f"{state}:/run/homeport"]
+    return ["--network=host", "--read-only", "--read-only-tmpfs=false", "--cap-drop=all", *(f"--cap-add={one}" for one in capabilities),
+            "--security-opt=no-new-privileges", *mounts, *more]
 
 
 def refused(podman, run_options, *words):

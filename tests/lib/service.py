@@ -40,13 +40,11 @@ class Unit:
         assert len(values) == 1, f"{name}= stands in the unit {len(values)} times"
         return values[0]
 
-    def command(self, name, config, main_pid=None):
-        """A command line of the unit, for the binary under test and this configuration. main_pid: None where systemd
-        knows no main process (any more)."""
+    def command(self, name, config):
+        """A command line of the unit, for the binary under test and this configuration."""
         words = shlex.split(self.one(name))
         assert os.path.basename(words[0]) == "homeport" and os.path.isabs(words[0])
-        words = ["" if word == "$MAINPID" and main_pid is None else word for word in words]
-        return [binary(), *(str(main_pid) if word == "$MAINPID" else word for word in words[1:]), "-c", config]
+        return [binary(), *words[1:], "-c", config]
 
     def system_calls(self):
         """The names that SystemCallFilter= allows, as this machine's systemd knows its groups."""
@@ -182,12 +180,6 @@ def run(command, status=0, **options):
     said = f"{command} ended with {result.returncode}:\n{result.stdout}{result.stderr}"
     assert status is None or result.returncode == status, said
     return result
-
-
-def cells(site):
-    """(client, service) -> (server, source port) of every session."""
-    rows = site.daemon.cli("sessions")["sessions"]
-    return {(row["client"], row["service"]): (row["server"], row["source_port"]) for row in rows}
 
 
 def connected(site, count):

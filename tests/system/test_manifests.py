@@ -111,6 +111,9 @@ def test_both_ask_for_the_same_as_the_page():
     assert compose()["cap_drop"] == security["capabilities"]["drop"] == ["ALL"]
     for one in compose()["cap_add"]:
         assert f"--cap-add={one}" in page
+    assert compose()["security_opt"] == ["no-new-privileges:true"] and security["allowPrivilegeEscalation"] is False
+    assert compose()["stop_grace_period"] == "10s" and pod()["terminationGracePeriodSeconds"] == 10
+    assert compose()["restart"] == "always" and "--restart=always" in page and "restartPolicy" not in pod()
     assert compose()["read_only"] and security["readOnlyRootFilesystem"] and "--read-only" in page
     assert compose()["network_mode"] == "host" and pod()["hostNetwork"] and "--network=host" in page
     assert pod()["volumes"][1]["hostPath"]["path"] == "/run/homeport" and "/run/homeport:/run/homeport" in compose()["volumes"]
