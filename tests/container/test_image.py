@@ -51,7 +51,8 @@ def test_image_adds_thirty_megabytes_at_most_to_its_base(podman):
 def test_image_holds_no_build_tools_and_no_package_lists(podman):
     folder = podman.podman("image", "mount", "homeport")
     unwanted = ("cc", "gcc", "ninja", "meson", "plugin.h", "*.a", "*_Packages*", "*.deb")
-    names = podman.run("find", folder, "-xdev", "-false", *(word for name in unwanted for word in ("-o", "-name", name)))
+    names = podman.run("find", folder, "-xdev", "!", "-type", "d", "(", "-false",
+                       *(word for name in unwanted for word in ("-o", "-name", name)), ")")
     assert names.stdout == ""
     podman.podman("image", "umount", "homeport")
 
@@ -117,7 +118,7 @@ def test_sigterm_ends_in_order_within_the_grace_time(start, host):
 
 def test_a_volume_of_type_tmpfs_is_gone_when_the_container_has_stopped(start, host, podman):
     """Why the page wants a folder of the host."""
-    podman.podman("volume", "create", "--opt", "type=tmpfs", "--opt", "device=tmpfs", "memory")
+    podman.podman("volume", "create", "--opt", "type=tmpfs", "--opt", "device=tmpfs", "--opt", "o=mode=0755", "memory")
     start("--volume=memory:/run/homeport", state=False)
     connected(host, 3)
     podman.podman("stop", host.daemon.name)
