@@ -3,7 +3,6 @@
  * it cannot do without is an error where it is needed. */
 #include "process/master.h"
 
-#include "base/endpoint.h"
 #include "process/sandbox.h"
 #include "relay/relay.h"
 #include <linux/capability.h>

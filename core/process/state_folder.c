@@ -38,10 +38,11 @@ static int check_folder(int folder, const char *path, struct error *error)
  * says so. */
 static int give_to_group(struct master *self, const struct plan *plan, const char *name, struct error *error)
 {
-    if (fchownat(self->folder, name, 0, plan->gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) == 0 ||
-        !sandbox_has_capability(CAP_CHOWN))
+    int code = fchownat(self->folder, name, 0, plan->gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
+
+    if (code == 0 || !sandbox_has_capability(CAP_CHOWN))
         return 0;
-    return error_set(error, -errno, "cannot give %s/%s to group %u: %s", plan->state, name, plan->gid, strerror(errno));
+    return error_set(error, code, "cannot give %s/%s to group %u: %s", plan->state, name, plan->gid, strerror(-code));
 }
 
 static int not_made(const char *path, struct error *error)
