@@ -19,8 +19,17 @@
 
 #define TICK_MS 100u
 
+/* The end is certain now. Another SIGTERM must not make it an end by a signal, with the control socket left behind:
+ * closing libuv's handles puts the default actions back. */
 static void close_handles(struct master *self)
 {
+    sigset_t ends;
+
+    sigemptyset(&ends);
+    sigaddset(&ends, SIGTERM);
+    sigaddset(&ends, SIGINT);
+    sigaddset(&ends, SIGHUP);
+    sigprocmask(SIG_BLOCK, &ends, NULL);
     for (int i = 0; i < 3; i++)
         if (!uv_is_closing((uv_handle_t *)&self->signals[i]))
             uv_close((uv_handle_t *)&self->signals[i], NULL);

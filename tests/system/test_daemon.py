@@ -140,6 +140,17 @@ def test_sigterm_during_a_reload_ends_everything(site):
     site.daemon.stop()
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_more_signals_while_it_ends_change_nothing(site, number):
+    site.start(GROUP, "aovpn")
+    connected(site, 2)
+    site.daemon.process.send_signal(signal.SIGTERM)
+    while site.daemon.process.poll() is None:
+        site.daemon.process.send_signal(number)
+    site.daemon.stop()
+    assert not os.path.exists(os.path.join(site.folder, "state", "control.sock"))
+
+
 def test_a_second_daemon_on_the_same_folder_is_refused_with_the_pid_of_the_first(site):
     site.start(GROUP, "aovpn")
     second = subprocess.run([binary(), "run", "-c", site.path], capture_output=True, text=True, timeout=20, check=False)
