@@ -348,6 +348,14 @@ class Site:
         return names[0] if len(names) == 1 else None
 
 
+def connected(site, count):
+    """So many new clients, each all the way through."""
+    clients = [site.client() for _ in range(count)]
+    for client in clients:
+        assert client.connect(), f"{client.address} did not connect"
+    return clients
+
+
 def cells(site):
     """(client, service) -> (server, source port) of every session."""
     rows = site.daemon.cli("sessions")["sessions"]

@@ -180,9 +180,3 @@ def run(command, status=0, **options):
     said = f"{command} ended with {result.returncode}:\n{result.stdout}{result.stderr}"
     assert status is None or result.returncode == status, said
     return result
-
-
-def connected(site, count):
-    clients = [site.client() for _ in range(count)]
-    assert all(client.connect() for client in clients)
-    return clients

@@ -5,7 +5,7 @@ import signal
 import subprocess
 
 import pytest
-from homeport import Daemon, Site, binary, cells, processes, wait_for
+from homeport import Daemon, Site, binary, cells, connected, processes, wait_for
 
 GROUP = {"aovpn": {"plugin": "match_across_services"}}
 
@@ -14,13 +14,6 @@ GROUP = {"aovpn": {"plugin": "match_across_services"}}
 def fixture_site():
     with Site(servers=3) as site:
         yield site
-
-
-def connected(site, count):
-    clients = [site.client() for _ in range(count)]
-    for client in clients:
-        assert client.connect(), f"{client.address} did not connect"
-    return clients
 
 
 def at_home(site, client, server):

@@ -11,10 +11,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from homeport import Site, cells, wait_for
+from homeport import Site, cells, connected, wait_for
 from ike import Responder
 from netns import ip, own_net
-from service import connected, needs, one_file, run
+from service import needs, one_file, run
 
 GROUP = {"aovpn": {"plugin": "match_across_services"}}
 pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="needs root: a network namespace of its own"),

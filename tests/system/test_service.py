@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
-from homeport import Daemon, ROOT, Site, binary, cells, cli, wait_for
+from homeport import Daemon, ROOT, Site, binary, cells, connected, cli, wait_for
 from netns import own_net
-from service import NotifySocket, Unit, connected, needs, one_file, run
+from service import NotifySocket, Unit, needs, one_file, run
 
 GROUP = {"aovpn": {"plugin": "match_across_services"}}
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: namespaces, capabilities, other users")
