@@ -100,6 +100,13 @@ static bool is_kept(const struct record_ref *ref)
     return false;
 }
 
+static bool is_watched(const struct record_ref *ref)
+{
+    struct record_ref watched;
+
+    return path_watched(&path, &watched) && watched.index == ref->index;
+}
+
 static bool lives(const struct record_ref *ref)
 {
     struct record_ref now = {ref->index, record_value(fixture.segment, ref->index)};
@@ -113,46 +120,59 @@ static bool is_proven(const struct record_ref *ref)
     return RECORD_PROVEN(record_value(fixture.segment, ref->index));
 }
 
-Test(kept, the_last_five_and_each_once)
+Test(kept, the_last_three_and_each_once)
 {
-    struct record_ref refs[8];
+    struct record_ref refs[6];
 
-    for (uint32_t i = 0; i < 8; i++)
+    for (uint32_t i = 0; i < 6; i++)
         refs[i] = watch_new(i);
-    for (uint32_t i = 0; i < 8; i++)
-        cr_expect_eq(is_kept(&refs[i]), i >= 2 && i < 7, "%u: the eighth is watched", i);
-    watch_again(&refs[3]);
-    cr_expect_not(is_kept(&refs[3]));
-    cr_expect(is_kept(&refs[7]) && is_kept(&refs[2]), "one took the other's place");
+    for (uint32_t i = 0; i < 6; i++)
+        cr_expect_eq(is_kept(&refs[i]), i >= 3, "%u: the first is watched", i);
+    watch_again(&refs[0]);
     watch_again(&refs[3]);
     cr_expect_eq(kept_count(), SESSION_KEPT, "the same once more changes nothing");
+    watch_again(&refs[1]);
+    cr_expect(is_kept(&refs[3]) && !is_kept(&refs[4]), "the longest unused makes way");
+    cr_expect(is_watched(&refs[0]));
+}
+
+Test(kept, what_takes_the_place_of_a_lost_record_is_watched)
+{
+    struct record_ref first = watch_new(1), second = watch_new(2);
+
+    cr_assert(record_delete(fixture.segment, &first));
+    watch_again(&second);
+    cr_expect(is_watched(&second));
+    cr_expect_eq(kept_count(), 0);
 }
 
 Test(kept, a_plugin_that_does_not_decide_on_live_sessions_has_one_name)
 {
-    struct record_ref first;
+    struct record_ref second;
 
     service.decides = 0;
-    first = watch_new(1);
-    watch_new(2);
+    watch_new(1);
+    second = watch_new(2);
     cr_expect_eq(kept_count(), 0);
-    cr_expect(lives(&first));
+    cr_expect(is_watched(&second));
 }
 
 Test(kept, another_profiles_record_is_left_to_its_timeout)
 {
-    struct record_ref before = record_make(1, 2);
+    struct record_ref before = record_make(1, 2), after;
 
     watch_again(&before);
-    watch_new(2);
-    cr_expect_not(is_kept(&before));
+    after = watch_new(2);
+    cr_expect_eq(kept_count(), 0);
+    cr_expect(is_watched(&after));
 }
 
 Test(kept, lives_as_long_as_traffic_and_its_timeout_longer)
 {
-    struct record_ref first = watch_new(1);
+    struct record_ref first;
 
-    watch_new(2);
+    watch_new(1);
+    first = watch_new(2);
     for (uint32_t i = 1; i <= 500; i++) {
         at(START_S + i);
         heard();
@@ -167,9 +187,10 @@ Test(kept, lives_as_long_as_traffic_and_its_timeout_longer)
 
 Test(kept, does_not_expire_under_a_silent_session)
 {
-    struct record_ref first = watch_new(1);
+    struct record_ref first;
 
-    watch_new(2);
+    watch_new(1);
+    first = watch_new(2);
     for (uint32_t i = 1; i <= 3 * TIMEOUT_S; i++) {
         at(START_S + i);
         kept_refresh(&path);
@@ -182,19 +203,34 @@ Test(kept, is_proven_when_it_has_lasted_in_a_proven_session)
     struct record_ref first = watch_new(1), second;
 
     path_prove(&path);
-    path_refresh(&path, &(struct record_ref){first.index, record_value(fixture.segment, first.index)});
+    path_prove_record(&path, &(struct record_ref){first.index, record_value(fixture.segment, first.index)});
     cr_expect(is_proven(&first), "at once: what the session was proven with");
     second = watch_new(2);
     for (uint32_t i = 0; i < RELAY_PROBATION_S; i++) {
         at(START_S + i);
-        heard();
-        path_refresh(&path, &(struct record_ref){second.index, record_value(fixture.segment, second.index)});
+        kept_refresh(&path);
         cr_assert_not(is_proven(&second), "after %u s", i);
     }
-    watch_new(3);
     at(START_S + RELAY_PROBATION_S);
     kept_refresh(&path);
     cr_expect(is_proven(&second));
+}
+
+/* The record that it was proven with has gone; who forges datagrams may be who names the next one. */
+Test(kept, so_is_what_a_proven_session_watches_later)
+{
+    struct record_ref first = watch_new(1), second, now;
+
+    path_prove(&path);
+    cr_assert(record_delete(fixture.segment, &first));
+    second = watch_new(2);
+    cr_assert(is_watched(&second));
+    for (uint32_t i = 0; i <= RELAY_PROBATION_S; i++) {
+        at(START_S + i);
+        now = (struct record_ref){second.index, record_value(fixture.segment, second.index)};
+        path_refresh(&path, &now);
+        cr_assert_eq(is_proven(&second), i == RELAY_PROBATION_S, "after %u s", i);
+    }
 }
 
 Test(kept, a_flood_of_names_proves_none)
@@ -208,7 +244,6 @@ Test(kept, a_flood_of_names_proves_none)
         refs[i] = watch_new(i);
         heard();
         kept_refresh(&path);
-        path_refresh(&path, &(struct record_ref){refs[i].index, record_value(fixture.segment, refs[i].index)});
     }
     for (uint32_t i = 0; i < 100; i++)
         cr_expect_not(is_proven(&refs[i]), "%u", i);
@@ -216,19 +251,23 @@ Test(kept, a_flood_of_names_proves_none)
 
 Test(kept, of_an_unproven_session_stays_unproven)
 {
-    struct record_ref first = watch_new(1);
+    struct record_ref second;
 
-    watch_new(2);
+    watch_new(1);
+    second = watch_new(2);
     at(START_S + 3 * RELAY_PROBATION_S);
     kept_refresh(&path);
-    cr_expect_not(is_proven(&first));
+    cr_expect_not(is_proven(&second));
 }
 
 Test(kept, what_has_moved_or_gone_is_forgotten_and_asked_about_again)
 {
-    struct record_ref moved = watch_new(1), gone = watch_new(2), stays = watch_new(3), ref;
+    struct record_ref moved, gone, stays, ref;
 
-    watch_new(4);
+    watch_new(1);
+    moved = watch_new(2);
+    gone = watch_new(3);
+    stays = watch_new(4);
     path.esp_spi = 77;
     ref = moved;
     cr_assert(record_move(fixture.segment, &ref, HOME + 1, START_S));
@@ -243,17 +282,17 @@ Test(kept, what_has_moved_or_gone_is_forgotten_and_asked_about_again)
 
 Test(kept, goes_with_its_session_to_another_row)
 {
-    struct record_ref first = watch_new(1);
+    struct record_ref first = watch_new(1), second = watch_new(2);
     struct session_row next;
 
-    watch_new(2);
     memset((void *)&next, 0, sizeof next);
     session_begin(&next, &(struct session_row){.server = HOME}, relay.now_ms);
     kept_copy(&next, &row);
     path.row = &next;
-    cr_expect_eq(atomic_load(&next.kept_record[0]), first.index);
+    cr_expect_eq(atomic_load(&next.kept_record[0]), second.index);
     kept_delete(&path);
-    cr_expect_not(lives(&first), "the verb drop");
+    cr_expect_not(lives(&second), "the verb drop");
+    cr_expect(lives(&first));
 }
 
 /* A hostile worker may have written anything there. */
