@@ -256,6 +256,16 @@ bool record_has_lasted(const struct relay *relay, const struct record_ref *ref)
            relay_now_s(relay) - view.created_s >= RELAY_PROBATION_S;
 }
 
+void path_prove_record(const struct path *path, struct record_ref *ref)
+{
+    const struct relay *relay = path->lane->relay;
+    uint32_t flags = atomic_load_explicit(&path->row->flags, memory_order_relaxed);
+
+    if ((flags & SESSION_PROVEN) != 0 && !RECORD_PROVEN(ref->value) &&
+        ((flags & SESSION_LEARNT) == 0 || record_has_lasted(relay, ref)))
+        (void)record_prove(relay->segment, ref);
+}
+
 /* Each is one CAS from the value that was seen; who loses it to another session of the client tries again with the
  * next datagram. */
 void path_refresh(struct path *path, struct record_ref *ref)
@@ -263,9 +273,7 @@ void path_refresh(struct path *path, struct record_ref *ref)
     struct relay *relay = path->lane->relay;
     uint32_t flags = atomic_load_explicit(&path->row->flags, memory_order_relaxed);
 
-    if ((flags & SESSION_PROVEN) != 0 && !RECORD_PROVEN(ref->value) &&
-        ((flags & SESSION_LEARNT) == 0 || record_has_lasted(relay, ref)))
-        (void)record_prove(relay->segment, ref);
+    path_prove_record(path, ref);
     if ((flags & SESSION_NEW_FLOWS) == 0 && record_age_s(ref->value, relay_now_s(relay)) != 0)
         (void)record_touch(relay->segment, ref, relay_now_s(relay));
 }
@@ -276,7 +284,7 @@ void path_prove(struct path *path)
 
     atomic_store_explicit(&path->row->flags, flags | SESSION_PROVEN, memory_order_relaxed);
     if ((flags & SESSION_PROVEN) == 0)
-        path->esp_spi = path->asked_s = 0; /* what was asked about before taught nothing */
+        path->esp_spi = 0; /* what was asked about before taught nothing */
 }
 
 void path_ask_again(struct path *path, const struct decision_request *request)

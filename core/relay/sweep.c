@@ -22,7 +22,10 @@ static void keep_record(const struct path *path)
     struct relay *relay = path->lane->relay;
     struct record_ref ref;
 
-    if (path_watched(path, &ref) && record_expired(relay->segment, &ref, relay_now_s(relay) + EXPIRES_SOON_S))
+    if (!path_watched(path, &ref))
+        return;
+    path_prove_record(path, &ref);
+    if (record_expired(relay->segment, &ref, relay_now_s(relay) + EXPIRES_SOON_S))
         (void)record_touch(relay->segment, &ref, relay_now_s(relay));
 }
 

@@ -17,6 +17,8 @@
 #include <netinet/in.h>
 #include <string.h>
 
+#define ESP_ASKS 4u /* a second and session: several CHILD_SAs in turns are no reason to ask for each datagram */
+
 /* The kernel's own counter of this socket, since it was made. */
 static void note_queue_drops(struct listener *listener, const struct cmsghdr *message)
 {
@@ -162,11 +164,15 @@ static bool plugin_decides(struct path *path, const struct ike_datagram *ike, ui
 
     if (ike->kind == IKE_MESSAGE)
         return (decides & HP_DECIDE_IKE) != 0;
-    if (ike->kind != IKE_ESP || ike->esp_spi == path->esp_spi || (decides & HP_DECIDE_ESP_SPI) == 0 ||
-        path->asked_s == now_s)
+    if (ike->kind != IKE_ESP || ike->esp_spi == path->esp_spi || (decides & HP_DECIDE_ESP_SPI) == 0)
         return false;
-    path->esp_spi = ike->esp_spi;
+    if (path->asked_s != now_s)
+        path->asks = 0;
     path->asked_s = now_s;
+    if (path->asks == ESP_ASKS)
+        return false;
+    path->asks++;
+    path->esp_spi = ike->esp_spi;
     return true;
 }
 
