@@ -74,8 +74,10 @@ static int32_t host_claim(const struct hp_host *host, const struct hp_flow *flow
     return HP_REFUSE;
 }
 
-static int32_t host_get(const struct hp_host *host, uint32_t table, const void *key, uint32_t size)
+static int32_t host_get(const struct hp_host *host, uint32_t table, const void *key, uint32_t size,
+                        struct hp_record *out)
 {
+    (void)out;
     (void)host;
     (void)table;
     (void)key;

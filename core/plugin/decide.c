@@ -43,7 +43,11 @@ void call_begin(struct call *call, const struct decider *decider, const struct i
                           .claimed_server = -1,
                           .record = SEGMENT_NO_INDEX,
                           .got_server = -1};
-    call->flow = (struct hp_flow){.size = sizeof call->flow, .client = *request->client, .local = *request->local};
+    call->flow = (struct hp_flow){.size = sizeof call->flow,
+                                  .client = *request->client,
+                                  .local = *request->local,
+                                  .server = request->own_server >= 0 ? request->own_server : HP_NOTHING,
+                                  .proven = request->proven};
     call->new_sa = decider->config->services[request->service].ike && datagram != NULL && ike_is_new_sa(datagram);
     if (instance != NULL && instance->values != NULL)
         call->flow.service = instance->values->view.services[instance->values->ids[request->service]];

@@ -42,6 +42,7 @@ struct decision_request {
     const uint8_t *data; /* as read, marker included; decide passes it without */
     uint32_t size;
     int32_t own_server; /* slot of the live session's server that offers itself; -1: a new flow */
+    bool proven;        /* that session */
     uint32_t now_s;
 };
 struct decision {
@@ -56,6 +57,8 @@ void decide(struct decider *decider, const struct decision_request *request, str
 /* The key that derive_key gives for a flow without data. Its size, HP_NOTHING (no key, or select alone), HP_FAILED. */
 int32_t decider_explain(struct decider *decider, uint32_t service, const struct hp_endpoint *client,
                         const struct hp_endpoint *local, uint8_t key[HP_KEY_MAX]);
+/* HP_DECIDE_ bits: the datagrams of live sessions that decide is to be asked about. */
+uint32_t decider_decides(const struct decider *decider, uint32_t service);
 /* observe, session_end and tick, where the plugin has them. */
 bool decider_observes(const struct decider *decider, uint32_t service, uint32_t what);
 void decider_observe(struct decider *decider, const struct decision_request *request, uint32_t what, int32_t server,

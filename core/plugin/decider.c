@@ -211,6 +211,13 @@ int32_t decider_explain(struct decider *decider, uint32_t service, const struct 
     return size > 0 && size <= (int32_t)HP_KEY_MAX ? size : HP_FAILED;
 }
 
+uint32_t decider_decides(const struct decider *decider, uint32_t service)
+{
+    const struct instance *instance = instance_of_service(decider, service);
+
+    return instance != NULL ? instance->plugin->descriptor.decides : 0;
+}
+
 bool decider_observes(const struct decider *decider, uint32_t service, uint32_t what)
 {
     const struct instance *instance = instance_of_service(decider, service);

@@ -6,9 +6,12 @@
 #include <stdio.h>
 #include <string.h>
 
-#define LOG_LINES 10u      /* a second and profile */
-#define CLAIM_SIZE_1_0 40u /* of struct hp_claim in ABI 1.0 */
-#define RETRIES 16         /* of one record that others change at the same moment */
+#define LOG_LINES 10u       /* a second and profile */
+#define CLAIM_SIZE_1_0 40u  /* of struct hp_claim in ABI 1.0 */
+#define RECORD_SIZE_1_0 32u /* of struct hp_record */
+#define UNKNOWN_FLAGS                                                                                                  \
+    (0xffffu & ~(HP_CLAIM_OVER_LIMIT | HP_CLAIM_KEEP | HP_CLAIM_REFUSE | HP_CLAIM_ANY_POOL | HP_CLAIM_NEW_FLOWS))
+#define RETRIES 16 /* of one record that others change at the same moment */
 
 static struct instance *instance_of(const struct hp_host *host)
 {
@@ -95,6 +98,8 @@ static bool claim_copy(struct hp_claim *out, const struct instance *instance, co
         return false;
     memset(out, 0, sizeof *out);
     memcpy(out, claim, claim->size < sizeof *out ? claim->size : sizeof *out);
+    if ((out->flags & UNKNOWN_FLAGS) != 0)
+        return false;
     return out->key != NULL && out->key_size > 0 && out->key_size <= HP_KEY_MAX &&
            out->table < instance->plugin->descriptor.table_count;
 }
@@ -138,7 +143,23 @@ static bool find_live(const struct instance *instance, const struct record_key *
     return record_find(decider->segment, key, ref) && !record_expired(decider->segment, ref, now_s(decider));
 }
 
-static int32_t host_get(const struct hp_host *host, uint32_t table, const void *key, uint32_t key_size)
+/* As much of it as both sides know. */
+static void record_fill(const struct decider *decider, const struct record_ref *ref, struct hp_record *out)
+{
+    struct hp_record record = {.proven = RECORD_PROVEN(ref->value)};
+    struct record_view view;
+
+    if (out == NULL || out->size < RECORD_SIZE_1_0)
+        return;
+    if (record_read(decider->segment, ref->index, &view) &&
+        RECORD_GENERATION(view.ref.value) == RECORD_GENERATION(ref->value))
+        record.client = view.client;
+    record.size = out->size;
+    memcpy(out, &record, record.size < sizeof record ? record.size : sizeof record);
+}
+
+static int32_t host_get(const struct hp_host *host, uint32_t table, const void *key, uint32_t key_size,
+                        struct hp_record *out)
 {
     const struct instance *instance = instance_of(host);
     struct record_key fingerprint;
@@ -148,6 +169,7 @@ static int32_t host_get(const struct hp_host *host, uint32_t table, const void *
         return HP_NOTHING;
     if (instance->decider->call != NULL)
         instance->decider->call->got_server = (int32_t)RECORD_SERVER(ref.value);
+    record_fill(instance->decider, &ref, out);
     return (int32_t)RECORD_SERVER(ref.value);
 }
 

@@ -9,11 +9,12 @@
 #include <stdio.h>
 #include <string.h>
 
-#define SIZE_1_0 176u       /* of struct hp_plugin in ABI 1.0 */
+#define SIZE_1_0 184u       /* of struct hp_plugin in ABI 1.0 */
 #define OPTION_SIZE_1_0 40u /* of struct hp_option */
 #define CRITICAL 0xffffu    /* unknown bits here are refused; those above are ignored */
 #define OPTION_FLAGS (HP_OPTION_PER_SERVICE | HP_OPTION_REQUIRED)
-#define OBSERVES (HP_OBSERVE_IKE_CLIENT | HP_OBSERVE_IKE_SERVER | HP_OBSERVE_ESP_SPI)
+#define OBSERVES (HP_OBSERVE_IKE_CLIENT | HP_OBSERVE_IKE_SERVER)
+#define DECIDES (HP_DECIDE_IKE | HP_DECIDE_ESP_SPI)
 #define TICK_MIN_MS 1000u
 
 static int damaged(const struct plugin *plugin, struct error *error, const char *field)
@@ -30,7 +31,13 @@ const struct hp_option *plugin_option(const struct hp_plugin *descriptor, uint32
 
 uint32_t plugin_ttl_option(const struct hp_plugin *descriptor)
 {
-    return descriptor->derive_key != NULL ? descriptor->ttl_option : UINT32_MAX;
+    uint32_t position = descriptor->ttl_option;
+
+    if (descriptor->derive_key != NULL)
+        return position;
+    return position < descriptor->option_count && plugin_option(descriptor, position)->kind == HP_OPTION_DURATION
+               ? position
+               : UINT32_MAX;
 }
 
 static bool name_is_valid(const char *name)
@@ -115,12 +122,18 @@ static int check_declarations(const struct plugin *plugin, struct error *error)
         return damaged(plugin, error, "neither derive_key nor select");
     if (descriptor->tick_ms != 0 && descriptor->tick_ms < TICK_MIN_MS)
         return damaged(plugin, error, "tick_ms");
-    if ((descriptor->observes & CRITICAL & ~OBSERVES) != 0) {
-        error_set(error, -ENOEXEC, "plugin %s observes 0x%x, which this homeport (plugin ABI %u.%u) does not know",
-                  descriptor->name, descriptor->observes & CRITICAL & ~OBSERVES, HP_ABI_MAJOR, HP_ABI_MINOR);
-        return error_next(error, "update homeport");
-    }
+    if (descriptor->decides != 0 && descriptor->select == NULL)
+        return damaged(plugin, error, "decides without select");
     return 0;
+}
+
+static int check_bits(const struct plugin *plugin, struct error *error, const char *verb, uint32_t bits, uint32_t known)
+{
+    if ((bits & CRITICAL & ~known) == 0)
+        return 0;
+    error_set(error, -ENOEXEC, "plugin %s %s 0x%x, which this homeport (plugin ABI %u.%u) does not know",
+              plugin->descriptor.name, verb, bits & CRITICAL & ~known, HP_ABI_MAJOR, HP_ABI_MINOR);
+    return error_next(error, "update homeport");
 }
 
 static const char *or_empty(const char *text)
@@ -158,5 +171,9 @@ int plugin_negotiate(struct plugin *plugin, const void *exported, size_t size, s
     status = check_options(plugin, error);
     if (status == 0)
         status = check_ttl(plugin, error);
-    return status < 0 ? status : check_declarations(plugin, error);
+    if (status == 0)
+        status = check_declarations(plugin, error);
+    if (status == 0)
+        status = check_bits(plugin, error, "observes", descriptor->observes, OBSERVES);
+    return status < 0 ? status : check_bits(plugin, error, "decides", descriptor->decides, DECIDES);
 }

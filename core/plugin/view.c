@@ -82,6 +82,7 @@ bool service_view_fill(struct hp_service *out, const struct config *config, cons
                                .name = service->name,
                                .protocol = service->protocol,
                                .port = service->port,
-                               .values = row};
+                               .values = row,
+                               .is_ike = service->ike};
     return servers_identity(&out->servers_identity, config, pool) && listen_identity(&out->listen_identity, service);
 }

@@ -220,8 +220,15 @@ void path_forget(struct path *path)
 void path_watch_record(struct path *path, const struct decision *decision)
 {
     struct session_row *row = path->row;
-    uint32_t flags = atomic_load_explicit(&row->flags, memory_order_relaxed) & SESSION_PROVEN;
+    uint32_t before = atomic_load_explicit(&row->flags, memory_order_relaxed), flags = before & SESSION_PROVEN;
 
+    if (path->service->decides != 0) {
+        kept_add(path, decision);
+        if (decision->record == atomic_load_explicit(&row->record, memory_order_relaxed))
+            flags |= before & SESSION_LEARNT;
+        else if ((before & SESSION_PROVEN) != 0)
+            flags |= SESSION_LEARNT;
+    }
     path->stays = false;
     path->table_full = decision->reason == DECISION_TABLE_FULL;
     atomic_store_explicit(&row->watch, decision->watch, memory_order_relaxed);
@@ -240,6 +247,25 @@ bool path_watched(const struct path *path, struct record_ref *ref)
     return RECORD_DECISION(ref->value) == atomic_load_explicit(&row->watch, memory_order_relaxed);
 }
 
+bool record_has_lasted(const struct relay *relay, const struct record_ref *ref)
+{
+    struct record_view view;
+
+    return record_read(relay->segment, ref->index, &view) &&
+           RECORD_DECISION(view.ref.value) == RECORD_DECISION(ref->value) &&
+           relay_now_s(relay) - view.created_s >= RELAY_PROBATION_S;
+}
+
+void path_prove_record(const struct path *path, struct record_ref *ref)
+{
+    const struct relay *relay = path->lane->relay;
+    uint32_t flags = atomic_load_explicit(&path->row->flags, memory_order_relaxed);
+
+    if ((flags & SESSION_PROVEN) != 0 && !RECORD_PROVEN(ref->value) &&
+        ((flags & SESSION_LEARNT) == 0 || record_has_lasted(relay, ref)))
+        (void)record_prove(relay->segment, ref);
+}
+
 /* Each is one CAS from the value that was seen; who loses it to another session of the client tries again with the
  * next datagram. */
 void path_refresh(struct path *path, struct record_ref *ref)
@@ -247,8 +273,7 @@ void path_refresh(struct path *path, struct record_ref *ref)
     struct relay *relay = path->lane->relay;
     uint32_t flags = atomic_load_explicit(&path->row->flags, memory_order_relaxed);
 
-    if ((flags & SESSION_PROVEN) != 0 && !RECORD_PROVEN(ref->value))
-        (void)record_prove(relay->segment, ref);
+    path_prove_record(path, ref);
     if ((flags & SESSION_NEW_FLOWS) == 0 && record_age_s(ref->value, relay_now_s(relay)) != 0)
         (void)record_touch(relay->segment, ref, relay_now_s(relay));
 }
@@ -258,6 +283,8 @@ void path_prove(struct path *path)
     uint32_t flags = atomic_load_explicit(&path->row->flags, memory_order_relaxed);
 
     atomic_store_explicit(&path->row->flags, flags | SESSION_PROVEN, memory_order_relaxed);
+    if ((flags & SESSION_PROVEN) == 0)
+        path->esp_spi = 0; /* what was asked about before taught nothing */
 }
 
 void path_ask_again(struct path *path, const struct decision_request *request)
@@ -287,6 +314,7 @@ void path_rekey(struct path *path)
                                              .client = &path->row->client,
                                              .local = &local,
                                              .own_server = path->row->server,
+                                             .proven = row_proven(path->row),
                                              .now_s = relay_now_s(relay)};
     uint32_t flags = atomic_load_explicit(&path->row->flags, memory_order_relaxed);
     uint8_t key[HP_KEY_MAX];

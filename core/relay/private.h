@@ -18,6 +18,7 @@
 #define RELAY_TICK_MS 100u /* the sweep visits a tenth of the rows each time: every row once a second */
 #define RELAY_TICKS 10u
 #define RELAY_REOPEN 256u       /* sockets opened again per loop turn after a crash */
+#define RELAY_PROBATION_S 10u   /* of a record that a proven session has claimed */
 #define RELAY_NO_SLOT UINT8_MAX /* end of a chain of slots of a vector */
 /* Row flag: watch and record are written. A holder that was killed before it came so far leaves it out. */
 #define RELAY_ROW_DECIDED (1u << 31)
@@ -29,6 +30,7 @@ struct service { /* a UDP service of the configuration, by its position there */
     const struct topology_service *topology;
     uint32_t position;
     uint32_t observes; /* HP_OBSERVE_ bits that its plugin wants */
+    uint32_t decides;  /* HP_DECIDE_ bits */
 };
 
 enum watched_kind { WATCHED_LISTENER, WATCHED_PATH };
@@ -63,7 +65,9 @@ struct path {
     const struct member *member; /* NULL: its server is not in the service's pool (any more) */
     struct path *next;           /* with datagrams to send, or buried */
     uint8_t first, last;         /* slots of relay.arrivals to be sent */
-    uint32_t sights, esp_spi;    /* for observe */
+    uint32_t sights;             /* for observe */
+    uint32_t esp_spi;            /* the last that its plugin was asked about; 0: the next one is new */
+    uint32_t asked_s, asks;      /* when that was, and how often in that second */
     bool ask_again;              /* see path_ask_again */
     bool stays;                  /* at its server, though another one has its key */
     bool table_full;             /* has no record for want of room: to be asked again */
@@ -146,6 +150,10 @@ static inline uint32_t relay_now_s(const struct relay *relay)
     return (uint32_t)(relay->now_ms / 1000);
 }
 
+static inline bool row_proven(const struct session_row *row)
+{
+    return (atomic_load_explicit(&row->flags, memory_order_relaxed) & SESSION_PROVEN) != 0;
+}
 static inline uint64_t row_last_ms(const struct session_row *row) /* last datagram of either side */
 {
     uint64_t client_ms = atomic_load_explicit(&row->client_ms, memory_order_relaxed);
@@ -209,6 +217,9 @@ void path_watch_record(struct path *path, const struct decision *decision);
 bool path_watched(const struct path *path, struct record_ref *ref); /* false: no record, or another decision by now */
 void path_refresh(struct path *path, struct record_ref *ref); /* traffic: the record was used, and is as proven as we */
 void path_prove(struct path *path);
+/* Who forges datagrams of a proven session makes it claim records: those are proven only when they have lasted. */
+void path_prove_record(const struct path *path, struct record_ref *ref); /* the watched one, if it is time */
+bool record_has_lasted(const struct relay *relay, const struct record_ref *ref);
 /* The configuration may give the flow another key than it was decided by, or there may be room for a record by now:
  * decided once more, with its own server preferred. Where another server has the key already the session stays where it
  * is, without a record: new flows follow that record, and this one when its client begins a new IKE_SA. Only for a
@@ -216,6 +227,12 @@ void path_prove(struct path *path);
 void path_ask_again(struct path *path, const struct decision_request *request);
 void path_rekey(struct path *path); /* as soon as it is adopted, where the plugin needs no datagram for its key */
 void path_refused(struct relay *relay, int status); /* counts what a failed path_open means */
+
+/* kept.c: records that the session claimed before the one that it watches, and lives with as well */
+void kept_add(struct path *path, const struct decision *decision);      /* the watched one, before the decision's is */
+void kept_copy(struct session_row *to, const struct session_row *from); /* a new row of the same session */
+void kept_refresh(struct path *path);                                   /* once a second */
+void kept_delete(struct path *path);                                    /* the records */
 
 /* udp.c, reply.c */
 void udp_read(struct listener *listener);

@@ -114,9 +114,10 @@ static int services_make(struct relay *relay)
         struct service *service = &relay->services[i];
         *service =
             (struct service){.config = &config->services[i], .topology = &relay->topology->services[i], .position = i};
-        for (uint32_t what = HP_OBSERVE_IKE_CLIENT; what <= HP_OBSERVE_ESP_SPI; what <<= 1)
+        for (uint32_t what = HP_OBSERVE_IKE_CLIENT; what <= HP_OBSERVE_IKE_SERVER; what <<= 1)
             if (decider_observes(relay->decider, i, what))
                 service->observes |= what;
+        service->decides = decider_decides(relay->decider, i);
     }
     return 0;
 }

@@ -27,7 +27,7 @@ static void look_for_proof(struct path *path, const uint8_t *data, uint32_t size
 {
     struct ike_datagram datagram;
 
-    if (!path->service->config->ike || (atomic_load_explicit(&path->row->flags, memory_order_relaxed) & SESSION_PROVEN))
+    if (!path->service->config->ike || row_proven(path->row))
         return;
     ike_read(&datagram, data, size, path->service->config->port);
     if (ike_is_proof(&datagram))
@@ -122,6 +122,7 @@ static void reply_observe(struct relay *relay, uint32_t slot)
                                        .data = batch_data(&relay->replies, slot),
                                        .size = batch_size(&relay->replies, slot),
                                        .own_server = path->row->server,
+                                       .proven = row_proven(path->row),
                                        .now_s = relay_now_s(relay)};
     decider_observe(relay->decider, &request, HP_OBSERVE_IKE_SERVER, path->row->server, ++path->sights);
 }

@@ -9,9 +9,8 @@ static bool is_idle(const struct path *path, uint64_t now_ms)
 {
     const struct config *config = path->lane->relay->config;
     uint64_t limit_ms = path->service->config->idle_ms, last_ms = row_last_ms(path->row);
-    bool proven = (atomic_load_explicit(&path->row->flags, memory_order_relaxed) & SESSION_PROVEN) != 0;
 
-    if (!proven && config->idle_unproven_ms < limit_ms)
+    if (!row_proven(path->row) && config->idle_unproven_ms < limit_ms)
         limit_ms = config->idle_unproven_ms;
     return now_ms > last_ms && now_ms - last_ms >= limit_ms;
 }
@@ -23,7 +22,10 @@ static void keep_record(const struct path *path)
     struct relay *relay = path->lane->relay;
     struct record_ref ref;
 
-    if (path_watched(path, &ref) && record_expired(relay->segment, &ref, relay_now_s(relay) + EXPIRES_SOON_S))
+    if (!path_watched(path, &ref))
+        return;
+    path_prove_record(path, &ref);
+    if (record_expired(relay->segment, &ref, relay_now_s(relay) + EXPIRES_SOON_S))
         (void)record_touch(relay->segment, &ref, relay_now_s(relay));
 }
 
@@ -43,6 +45,7 @@ void sweep_lane(struct lane *lane, uint32_t part)
         } else {
             path->ask_again = path->ask_again || path->table_full;
             keep_record(path);
+            kept_refresh(path);
         }
     }
 }
@@ -59,6 +62,7 @@ static uint32_t drop_client(struct lane *lane, const struct hp_endpoint *client)
             continue;
         if (path_watched(path, &ref))
             (void)record_delete(relay->segment, &ref);
+        kept_delete(path);
         path_end(path, "drop");
         ended++;
     }

@@ -4,6 +4,8 @@
  * Fails: no session for the flow       -> decided; refused (and counted by whom refuses), or a session begins
  *        record or server have changed -> decided anew with the session's server as an offer: the same server keeps
  *                                         all, another one ends this session and begins the next
+ *        its plugin decides on such datagrams (IKE, a new ESP SPI) -> asked before it goes out, as if the record had
+ *                                         changed
  *        adopted, or no room for a record -> asked once more; it stays at its server all the same
  *        its server is disabled, IKE   -> dropped and counted, but for an IKE_SA_INIT
  *        the socket is still closed    -> (after a crash) opened on the same port; where that cannot be, on another
@@ -14,6 +16,8 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <string.h>
+
+#define ESP_ASKS 4u /* a second and session: several CHILD_SAs in turns are no reason to ask for each datagram */
 
 /* The kernel's own counter of this socket, since it was made. */
 static void note_queue_drops(struct listener *listener, const struct cmsghdr *message)
@@ -97,7 +101,8 @@ static struct path *path_find(const struct listener *listener, const struct arri
     return row == FLOW_NONE ? NULL : lane->paths[row];
 }
 
-static struct decision_request request_of(const struct listener *listener, uint32_t slot, int32_t own_server)
+/* path NULL: of a new flow. */
+static struct decision_request request_of(const struct listener *listener, uint32_t slot, const struct path *path)
 {
     struct relay *relay = listener->lane->relay;
     const struct arrival *arrival = &relay->arrival[slot];
@@ -108,7 +113,8 @@ static struct decision_request request_of(const struct listener *listener, uint3
                                      .datagram = &arrival->ike,
                                      .data = batch_data(&relay->arrivals, slot),
                                      .size = batch_size(&relay->arrivals, slot),
-                                     .own_server = own_server,
+                                     .own_server = path != NULL ? path->row->server : -1,
+                                     .proven = path != NULL && row_proven(path->row),
                                      .now_s = relay_now_s(relay)};
 }
 
@@ -120,29 +126,54 @@ static struct path *path_move(struct listener *listener, uint32_t slot, struct p
     struct relay *relay = listener->lane->relay;
     const struct arrival *arrival = &relay->arrival[slot];
     struct flow flow = {.listener = listener, .client = &arrival->client, .local = &arrival->local};
-    bool proven = decision->server == path->row->server &&
-                  (atomic_load_explicit(&path->row->flags, memory_order_relaxed) & SESSION_PROVEN) != 0;
+    struct session_row before;
+    bool same = session_read(path->row, &before) && decision->server == before.server;
 
     udp_send_waiting(relay);
     path_end(path, NULL);
     path = path_begin(&flow, decision, true);
-    if (path != NULL && proven)
+    if (path == NULL || !same)
+        return path;
+    kept_copy(path->row, &before);
+    if (row_proven(&before))
         path_prove(path);
     return path;
 }
 
 static struct path *path_decide(struct listener *listener, uint32_t slot, struct path *path)
 {
-    struct decision_request request = request_of(listener, slot, path->row->server);
+    struct decision_request request = request_of(listener, slot, path);
     struct decision decision;
+    struct record_ref ref;
 
     decide(listener->lane->relay->decider, &request, &decision);
     if (decision.server < 0)
         return NULL;
     if (decision.server != path->row->server)
         return path_move(listener, slot, path, &decision);
-    path_watch_record(path, &decision);
+    if (decision.record != SEGMENT_NO_INDEX || !path_watched(path, &ref))
+        path_watch_record(path, &decision);
     return path;
+}
+
+/* The datagram may belong elsewhere, or teach by what its client is known: does the plugin want to say so? For ESP that
+ * is one comparison. */
+static bool plugin_decides(struct path *path, const struct ike_datagram *ike, uint32_t now_s)
+{
+    uint32_t decides = path->service->decides;
+
+    if (ike->kind == IKE_MESSAGE)
+        return (decides & HP_DECIDE_IKE) != 0;
+    if (ike->kind != IKE_ESP || ike->esp_spi == path->esp_spi || (decides & HP_DECIDE_ESP_SPI) == 0)
+        return false;
+    if (path->asked_s != now_s)
+        path->asks = 0;
+    path->asked_s = now_s;
+    if (path->asks == ESP_ASKS)
+        return false;
+    path->asks++;
+    path->esp_spi = ike->esp_spi;
+    return true;
 }
 
 /* IKE_SA_INIT, or the IKE_AUTH that follows it on the other port, whose own IKE_SA_INIT may have come as a new flow. */
@@ -174,8 +205,12 @@ static struct path *path_check(struct listener *listener, uint32_t slot, struct 
         relay_count(relay, COUNTER_dropped_server_disabled, 1);
         return NULL;
     }
+    if (service->decides != 0 && plugin_decides(path, &relay->arrival[slot].ike, relay_now_s(relay))) {
+        path->ask_again = false;
+        return path_decide(listener, slot, path);
+    }
     if (path->ask_again) {
-        struct decision_request request = request_of(listener, slot, path->row->server);
+        struct decision_request request = request_of(listener, slot, path);
         path_ask_again(path, &request);
         same = path_watched(path, &ref);
     }
@@ -189,7 +224,7 @@ static struct path *path_new(struct listener *listener, uint32_t slot)
     struct relay *relay = listener->lane->relay;
     struct flow flow = {
         .listener = listener, .client = &relay->arrival[slot].client, .local = &relay->arrival[slot].local};
-    struct decision_request request = request_of(listener, slot, -1);
+    struct decision_request request = request_of(listener, slot, NULL);
     struct decision decision;
 
     if (listener->lane->free_count == 0) { /* before a record is made for nothing */
@@ -297,16 +332,6 @@ void udp_send_waiting(struct relay *relay)
     }
 }
 
-static uint32_t arrival_sight(struct path *path, const struct ike_datagram *ike)
-{
-    if (ike->kind == IKE_MESSAGE)
-        return HP_OBSERVE_IKE_CLIENT;
-    if (ike->kind != IKE_ESP || ike->esp_spi == path->esp_spi)
-        return 0;
-    path->esp_spi = ike->esp_spi;
-    return HP_OBSERVE_ESP_SPI;
-}
-
 /* After the datagrams have gone out. A session that has moved on meanwhile is no longer to be seen. */
 static void arrivals_observe(struct listener *listener, uint32_t count)
 {
@@ -314,13 +339,10 @@ static void arrivals_observe(struct listener *listener, uint32_t count)
 
     for (uint32_t slot = 0; slot < count; slot++) {
         struct path *path = relay->arrival[slot].path;
-        if (path == NULL || path->watched.fd < 0)
+        if (path == NULL || path->watched.fd < 0 || relay->arrival[slot].ike.kind != IKE_MESSAGE)
             continue;
-        uint32_t what = arrival_sight(path, &relay->arrival[slot].ike) & listener->service->observes;
-        if (what == 0)
-            continue;
-        struct decision_request request = request_of(listener, slot, path->row->server);
-        decider_observe(relay->decider, &request, what, path->row->server, ++path->sights);
+        struct decision_request request = request_of(listener, slot, path);
+        decider_observe(relay->decider, &request, HP_OBSERVE_IKE_CLIENT, path->row->server, ++path->sights);
     }
 }
 
@@ -338,7 +360,7 @@ void udp_read(struct listener *listener)
         for (uint32_t slot = 0; slot < (uint32_t)count; slot++)
             before = arrival_read(listener, slot) ? arrival_take(listener, slot, before) : NULL;
         udp_send_waiting(relay);
-        if (listener->service->observes != 0)
+        if ((listener->service->observes & HP_OBSERVE_IKE_CLIENT) != 0)
             arrivals_observe(listener, (uint32_t)count);
         batch_reset(&relay->arrivals);
     }

@@ -88,7 +88,9 @@
     X(session_row, client_ms, 88)                                                                                      \
     X(session_row, server_ms, 96)                                                                                      \
     X(session_row, bytes_to_server, 104)                                                                               \
-    X(session_row, bytes_to_client, 112)
+    X(session_row, bytes_to_client, 112)                                                                               \
+    X(session_row, kept_watch, 128)                                                                                    \
+    X(session_row, kept_record, 168)
 
 #define X(type, member, offset)                                                                                        \
     _Static_assert(offsetof(struct type, member) == (offset), #type "." #member " has moved: raise SEGMENT_LAYOUT");

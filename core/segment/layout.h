@@ -18,7 +18,7 @@
 #include <stdint.h>
 
 #define SEGMENT_MAGIC 0x74726f70656d6f68ull /* "homeport" */
-#define SEGMENT_LAYOUT 1u
+#define SEGMENT_LAYOUT 2u
 #define SEGMENT_NAME 64u /* octets of a name, NUL included; longer names are a configuration error */
 #define SEGMENT_PROCESSES 256u
 #define SEGMENT_SERVERS 1024u /* below the 4095 that a record's value can name */
@@ -200,8 +200,9 @@ struct record_bucket {
     _Alignas(64) struct record_slot slots[RECORD_SLOTS];
 };
 
-/* A session row, two cache lines. state: generation << 32 | enum session_state; stored last (release) at the begin,
+/* A session row, three cache lines. state: generation << 32 | enum session_state; stored last (release) at the begin,
  * first at the end. */
+#define SESSION_KEPT 5u
 enum session_state { SESSION_FREE = 0, SESSION_LIVE = 1 };
 struct session_row {
     _Alignas(64) _Atomic uint64_t state;
@@ -218,13 +219,17 @@ struct session_row {
     _Atomic uint32_t flags;                          /* SESSION_ bits */
     _Atomic uint64_t begun_ms, client_ms, server_ms; /* server_ms 0: never answered */
     _Atomic uint64_t bytes_to_server, bytes_to_client;
+    /* third line: watch and record of what it claimed before, newest first; rarely used */
+    _Alignas(64) _Atomic uint64_t kept_watch[SESSION_KEPT];
+    _Atomic uint32_t kept_record[SESSION_KEPT]; /* SEGMENT_NO_INDEX: none */
 };
 #define SESSION_PROVEN 0x1u
 #define SESSION_NEW_FLOWS 0x2u /* traffic does not extend the record (HP_CLAIM_NEW_FLOWS) */
+#define SESSION_LEARNT 0x4u    /* it was proven already when it claimed its record: that is proven by its age */
 
 _Static_assert(sizeof(struct record_slot) == 64, "a record is a cache line");
 _Static_assert(sizeof(struct record_bucket) == 64 * 17, "a bucket is 17 cache lines");
-_Static_assert(sizeof(struct session_row) == 128, "a session is two cache lines");
+_Static_assert(sizeof(struct session_row) == 192, "a session is three cache lines");
 _Static_assert(sizeof(struct segment_header) <= 4096, "the header is one page");
 
 #endif

@@ -23,6 +23,8 @@ void session_begin(struct session_row *row, const struct session_row *content, u
     atomic_init(&filled.begun_ms, now_ms);
     atomic_init(&filled.client_ms, now_ms);
     atomic_init(&filled.server_ms, 0);
+    for (uint32_t i = 0; i < SESSION_KEPT; i++)
+        atomic_init(&filled.kept_record[i], SEGMENT_NO_INDEX);
     words_store(&row->client, &filled.client, sizeof *row - offsetof(struct session_row, client));
     atomic_store_explicit(&row->state, generation << 32 | SESSION_LIVE, memory_order_release);
 }

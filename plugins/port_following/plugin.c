@@ -96,7 +96,7 @@ static uint64_t scope_to_join(const struct following *following, const struct hp
         if (scope == seen)
             continue; /* round the same cycle */
         seen = scope;
-        if (host->get(host, 0, key, scoped_key(following, flow, scope, key)) >= 0)
+        if (host->get(host, 0, key, scoped_key(following, flow, scope, key), NULL) >= 0)
             join = scope;
     }
     if (seen != own && join == own)

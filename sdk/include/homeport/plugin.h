@@ -9,7 +9,8 @@
  * instance is created before the old one is destroyed: two of one profile live side by side for a moment.
  * A plugin must not: block, sleep, fork, create threads, install signal handlers, open files or sockets after create(),
  * write to stdout or stderr, call exit(), or let a C++ exception or a Rust panic leave a call.
- * Growth: structures marked GROWS get members at the end with a new minor; FROZEN ones stay until the next major. */
+ * Growth: structures marked GROWS get members at the end with a new minor; FROZEN ones stay until the next major. Bits
+ * of flags, observes, decides that homeport does not know are refused below 0x10000 and ignored above. */
 #ifndef HOMEPORT_PLUGIN_H
 #define HOMEPORT_PLUGIN_H
 #include <stddef.h>
@@ -26,24 +27,24 @@ extern "C" {
 
 #define HP_KEY_MAX 64u  /* octets in a record key */
 #define HP_NOTHING (-1) /* select, get, claim: no server; the pool's scheduler decides */
-#define HP_REFUSE (-2)  /* select, claim: drop this flow and count it */
+#define HP_REFUSE (-2)  /* select, claim: drop this datagram and count it; a new flow gets no session */
 #define HP_FAILED (-3)  /* select, derive_key: the plugin could not do its work; counted, on_failure applies */
 
 /* Kinds of option. Carried as uint32_t: an enum's width and range are not fixed across compilers and languages. */
-#define HP_OPTION_BOOL 1u          /* as.integer: 0 or 1 */
-#define HP_OPTION_INTEGER 2u       /* as.integer */
-#define HP_OPTION_DURATION 3u      /* as.integer, milliseconds; INT64_MAX: `never` (the ttl_option alone may be) */
-#define HP_OPTION_CHOICE 4u        /* as.integer: position in range, from 0 */
-#define HP_OPTION_STRING 5u        /* as.text, never NULL */
-#define HP_OPTION_MASK4 6u         /* as.mask: first 4 octets, network order */
-#define HP_OPTION_MASK6 7u         /* as.mask: 16 octets */
-#define HP_OPTION_SERVICE 8u       /* as.integer: id of a service of this profile */
+#define HP_OPTION_BOOL 1u     /* as.integer: 0 or 1 */
+#define HP_OPTION_INTEGER 2u  /* as.integer */
+#define HP_OPTION_DURATION 3u /* as.integer, milliseconds; INT64_MAX: `never` (hp_plugin.ttl_option alone may be) */
+#define HP_OPTION_CHOICE 4u   /* as.integer: position in range, from 0 */
+#define HP_OPTION_STRING 5u   /* as.text, never NULL */
+#define HP_OPTION_MASK4 6u    /* as.mask: first 4 octets, network order */
+#define HP_OPTION_MASK6 7u    /* as.mask: 16 octets */
+#define HP_OPTION_SERVICE 8u  /* as.integer: id of a service of this profile */
 #define HP_OPTION_PER_SERVICE 0x1u /* flags: written at the service, not at the profile */
 #define HP_OPTION_REQUIRED 0x2u
 
 struct hp_option {        /* GROWS; homeport steps through an array of them by hp_plugin.option_size */
     const char *name;     /* as written in YAML: [a-z][a-z0-9_]* */
-    uint32_t kind, flags; /* an unknown kind, or an unknown bit in 0x0000ffff, is refused; other bits are ignored */
+    uint32_t kind, flags; /* an unknown kind is refused, as an unknown bit is */
     const char *fallback; /* as a user would write it ("180s"); NULL: none, value.given tells */
     const char *range;    /* "1s..24h", "1..64", "source_ip|none"; NULL: any */
     const char *help;     /* one sentence, shown by `homeport plugins` */
@@ -67,6 +68,8 @@ struct hp_service {    /* GROWS; a service that names this profile */
     const char *name;
     uint32_t protocol, port;       /* 6 or 17 (IANA); host order */
     const struct hp_value *values; /* by position in hp_plugin.options; those of the profile are here as well */
+    uint32_t is_ike; /* 1: flow.ike and flow.esp_spi are filled; its check is ike, or its port 500 or 4500 */
+    uint32_t reserved;
 };
 struct hp_profile { /* GROWS */
     uint32_t size, service_count;
@@ -95,12 +98,18 @@ struct hp_flow { /* GROWS */
     uint32_t data_size;
     uint32_t esp_spi;         /* host order; 0: the datagram is not ESP */
     const struct hp_ike *ike; /* NULL: not an IKE message */
+    int32_t server;           /* that has the session; HP_NOTHING: a new flow */
+    uint32_t proven;          /* 1: that server has sent this client SK, SKF or ESP; without IKE: has been answered */
 };
+
+/* Which datagrams of an established session select decides anew, before they go out, because they may belong elsewhere.
+ * Its answer moves the session, or leaves it where it is. Nothing is the default. */
+#define HP_DECIDE_IKE 0x1u     /* each IKE message from the client */
+#define HP_DECIDE_ESP_SPI 0x2u /* ESP whose SPI is not the last that was asked about; four times a second at most */
 
 /* What a plugin asks to see of an established session. Nothing is the default: an observed datagram costs a call. */
 #define HP_OBSERVE_IKE_CLIENT 0x1u /* IKE messages towards the server */
 #define HP_OBSERVE_IKE_SERVER 0x2u /* IKE messages towards the client */
-#define HP_OBSERVE_ESP_SPI 0x4u    /* ESP towards the server, when its SPI is not that of the session's ESP before it */
 struct hp_sight {                  /* GROWS */
     uint32_t size, what;           /* one HP_OBSERVE_ bit */
     const struct hp_flow *flow;    /* data, ike and esp_spi are those of this datagram; never embedded: hp_flow grows */
@@ -117,8 +126,13 @@ struct hp_claim {                /* GROWS; made by the plugin, which sets size *
     uint32_t size, table, key_size, flags;
     const void *key;
     uint64_t ttl_ms; /* UINT64_MAX: never */
-    int32_t prefer;  /* server for a record that is new, if it may serve; else HP_NOTHING */
+    int32_t prefer;  /* server for a record that is new or has to move, if it may serve; else HP_NOTHING */
     uint32_t reserved;
+};
+
+struct hp_record {             /* GROWS; made by the plugin: zeroed, size set; homeport fills what both know */
+    uint32_t size, proven;     /* proven: no flood evicts it */
+    struct hp_endpoint client; /* who made it, port 0 */
 };
 
 struct hp_host { /* GROWS; one per instance; every function [worker], none blocks, allocates or can end the flow */
@@ -134,9 +148,12 @@ struct hp_host { /* GROWS; one per instance; every function [worker], none block
      * new record: a live session's own server, else `prefer`, else the scheduler's. Atomic over all workers: whoever
      * loses the race gets the winner's server. A record whose server this pool does not name stays: elsewhere, nothing
      * written, counted. Table full: maglev over the key, no record (`when_full: refuse`: HP_REFUSE). HP_NOTHING: no
-     * server may serve. The session watches the last claim's record. */
+     * server may serve. The session watches the last claim's record, and with HP_DECIDE_ bits keeps
+     * the last five of other keys that it watched before alive for as long as it lives. A proven session proves the
+     * record that it watches; one that it claimed when it was proven already, only when that is ten seconds old. */
     int32_t (*claim)(const struct hp_host *, const struct hp_flow *, const struct hp_claim *);
-    int32_t (*get)(const struct hp_host *, uint32_t table, const void *key, uint32_t key_size); /* does not refresh */
+    /* The record's server, HP_NOTHING: no such record. out may be NULL. Does not refresh. */
+    int32_t (*get)(const struct hp_host *, uint32_t table, const void *key, uint32_t key_size, struct hp_record *out);
     int (*put)(const struct hp_host *, uint32_t table, const void *key, uint32_t key_size, int32_t server,
                uint64_t ttl_ms);
     int (*touch)(const struct hp_host *, uint32_t table, const void *key, uint32_t key_size, uint64_t ttl_ms);
@@ -162,8 +179,10 @@ struct hp_plugin {                 /* GROWS; every function may be NULL except a
     uint32_t counter_count, table_count;
     uint32_t observes;      /* HP_OBSERVE_ bits */
     uint32_t observe_first; /* at most so many sights per session; 0: no limit */
-    uint32_t ttl_option;    /* position of the duration that derive_key's records live for */
+    uint32_t ttl_option;    /* position of the duration that records live for; derive_key needs it */
     uint32_t tick_ms;       /* 0: never; at least 1000 */
+    uint32_t decides;       /* HP_DECIDE_ bits; they need select */
+    uint32_t reserved;      /* 0 */
     /* [check] Rules between options: report each with host->problem, return 0 or -1. Only problem() may be called. */
     int (*check)(const struct hp_host *, const struct hp_profile *);
     /* [worker] NULL on failure, after problem(). Without create, self is the profile. destroy always follows. */

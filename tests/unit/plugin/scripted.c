@@ -84,22 +84,22 @@ static int32_t keep_records(const struct scripted *self, const struct hp_flow *f
 {
     const struct hp_host *host = self->host;
     const uint8_t *key = flow->client.address;
-    int32_t server = host->get(host, 1, key, 4);
+    int32_t server = host->get(host, 1, key, 4, NULL);
 
     if (server >= 0)
         return host->touch(host, 1, key, 4, 60000) == 0 ? server : -101;
     if (host->put(host, 1, key, 4, 5000, 1000) == 0 || host->put(host, 9, key, 4, 0, 1000) == 0)
         return -102;
-    if (host->get(host, 1, NULL, 4) != HP_NOTHING || host->del(host, 1, "nobody", 6) == 0)
+    if (host->get(host, 1, NULL, 4, NULL) != HP_NOTHING || host->del(host, 1, "nobody", 6) == 0)
         return -103;
     server = host->schedule(host, flow);
     if (host->server_state(host, flow, server) != (HP_SERVER_KNOWN | HP_SERVER_UP | HP_SERVER_TAKES_NEW))
         return -104;
     if (host->server_state(host, flow, 4000) != 0 || host->server_state(host, flow, -1) != 0)
         return -105;
-    if (host->put(host, 1, key, 4, server, 60000) != 0 || host->get(host, 1, key, 4) != server)
+    if (host->put(host, 1, key, 4, server, 60000) != 0 || host->get(host, 1, key, 4, NULL) != server)
         return -106;
-    if (host->del(host, 1, key, 4) != 0 || host->get(host, 1, key, 4) != HP_NOTHING)
+    if (host->del(host, 1, key, 4) != 0 || host->get(host, 1, key, 4, NULL) != HP_NOTHING)
         return -107;
     if (host->extension(host, "homeport.none/1") != NULL || host->now_ms(host) == 0)
         return -108;

@@ -279,12 +279,12 @@ Test(decide, sights_reach_a_plugin_that_asked_for_them_and_no_more_than_it_asked
 
     deciding_open(&deciding, "scripted", "");
     cr_assert(decider_observes(deciding.deciders[0], 0, HP_OBSERVE_IKE_CLIENT));
-    cr_assert_not(decider_observes(deciding.deciders[0], 0, HP_OBSERVE_ESP_SPI));
+    cr_assert_not(decider_observes(deciding.deciders[0], 0, HP_OBSERVE_IKE_SERVER));
     cr_assert_not(decider_observes(deciding.deciders[0], 2, HP_OBSERVE_IKE_CLIENT), "no persistence");
     request_fill(&deciding, &request, "ike", 1, 2, LATER);
     for (uint32_t i = 1; i <= 5; i++)
         decider_observe(deciding.deciders[0], &request, HP_OBSERVE_IKE_CLIENT, 2, i);
-    decider_observe(deciding.deciders[0], &request, HP_OBSERVE_ESP_SPI, 2, 1);
+    decider_observe(deciding.deciders[0], &request, HP_OBSERVE_IKE_SERVER, 2, 1);
     cr_assert_eq(plugin_counted(&deciding, "sights"), 3, "and each claim in it answered the session's own server");
 }
 

@@ -147,7 +147,7 @@ Test(segment, of_another_layout_is_put_aside)
 
     open_or_fail();
     fixture_poke(&fixture, offsetof(struct segment_header, layout), &layout, sizeof layout);
-    expect_put_aside("layout 2, this version reads layout 1");
+    expect_put_aside("layout 3, this version reads layout 2");
 }
 
 Test(segment, of_a_wrong_length_is_put_aside)

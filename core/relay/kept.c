@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A client with several names: the records that a session's decisions claimed before the one that it watches. A tunnel
+ * is known by its IKE SPI and by its ESP SPI; an hour of ESP alone must not let the record of the first expire.
+ *
+ * Happy path: when another record is watched, the one before it comes here; once a second it is refreshed as the
+ * watched one is by traffic, and once the session is proven and the record has lasted, it is proven as well. Fails:
+ * more than SESSION_KEPT         -> the oldest is left to its timeout it has moved, expired, or gone -> forgotten; the
+ * next ESP is asked about once more, in case that it was its own it is of another profile (the service has another one
+ * since a reload) -> left to its timeout */
+#include "relay/private.h"
+
+#define REFRESH_S 8u      /* a record that was not used for so long while the session was heard */
+#define EXPIRES_SOON_S 2u /* the next look comes in a second */
+
+static void kept_put(struct session_row *row, uint32_t position, uint32_t record, uint64_t watch)
+{
+    atomic_store_explicit(&row->kept_watch[position], watch, memory_order_relaxed);
+    atomic_store_explicit(&row->kept_record[position], record, memory_order_relaxed);
+}
+
+static uint32_t kept_at(const struct session_row *row, uint32_t position)
+{
+    return atomic_load_explicit(&row->kept_record[position], memory_order_relaxed);
+}
+
+/* As path_watched: what is kept there, as it is now. */
+static bool kept_find(const struct path *path, uint32_t position, struct record_ref *ref)
+{
+    ref->index = kept_at(path->row, position);
+    if (ref->index == SEGMENT_NO_INDEX)
+        return false;
+    ref->value = record_value(path->lane->relay->segment, ref->index);
+    return RECORD_DECISION(ref->value) == atomic_load_explicit(&path->row->kept_watch[position], memory_order_relaxed);
+}
+
+/* To the head of the list; what stood at `position` makes way. */
+static void kept_shift(struct session_row *row, uint32_t position)
+{
+    for (; position > 0; position--)
+        kept_put(row, position, kept_at(row, position - 1),
+                 atomic_load_explicit(&row->kept_watch[position - 1], memory_order_relaxed));
+}
+
+static bool same_profile(const struct segment *segment, uint32_t one, uint32_t other)
+{
+    struct record_view a, b;
+
+    return record_read(segment, one, &a) && record_read(segment, other, &b) && a.profile == b.profile;
+}
+
+void kept_add(struct path *path, const struct decision *decision)
+{
+    struct session_row *row = path->row;
+    struct record_ref ref;
+    uint32_t place = SESSION_KEPT - 1;
+
+    for (uint32_t i = 0; i < SESSION_KEPT; i++)
+        if (kept_at(row, i) == decision->record)
+            kept_put(row, place = i, SEGMENT_NO_INDEX, 0);
+    if (!path_watched(path, &ref) || ref.index == decision->record ||
+        (decision->record != SEGMENT_NO_INDEX &&
+         !same_profile(path->lane->relay->segment, ref.index, decision->record)))
+        return;
+    for (uint32_t i = 0; i < place; i++)
+        if (kept_at(row, i) == SEGMENT_NO_INDEX)
+            place = i;
+    kept_shift(row, place);
+    kept_put(row, 0, ref.index, RECORD_DECISION(ref.value));
+}
+
+void kept_copy(struct session_row *to, const struct session_row *from)
+{
+    for (uint32_t i = 0; i < SESSION_KEPT; i++)
+        kept_put(to, i, kept_at(from, i), atomic_load_explicit(&from->kept_watch[i], memory_order_relaxed));
+}
+
+static void refresh_one(struct path *path, struct record_ref *ref)
+{
+    struct relay *relay = path->lane->relay;
+    uint32_t now_s = relay_now_s(relay), age_s = record_age_s(ref->value, now_s);
+    bool heard = now_s - (uint32_t)(row_last_ms(path->row) / 1000) < age_s;
+
+    if (row_proven(path->row) && !RECORD_PROVEN(ref->value) && record_has_lasted(relay, ref))
+        (void)record_prove(relay->segment, ref);
+    if ((heard && age_s >= REFRESH_S) || record_expired(relay->segment, ref, now_s + EXPIRES_SOON_S))
+        (void)record_touch(relay->segment, ref, now_s);
+}
+
+void kept_refresh(struct path *path)
+{
+    struct record_ref ref;
+
+    for (uint32_t i = 0; i < SESSION_KEPT; i++) {
+        if (kept_find(path, i, &ref)) {
+            refresh_one(path, &ref);
+        } else if (ref.index != SEGMENT_NO_INDEX) {
+            kept_put(path->row, i, SEGMENT_NO_INDEX, 0);
+            path->esp_spi = 0;
+        }
+    }
+}
+
+void kept_delete(struct path *path)
+{
+    struct record_ref ref;
+
+    for (uint32_t i = 0; i < SESSION_KEPT; i++)
+        if (kept_find(path, i, &ref))
+            (void)record_delete(path->lane->relay->segment, &ref);
+}
