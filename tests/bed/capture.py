@@ -46,7 +46,7 @@ def rebind(bed):
 
 
 def mobike(bed):
-    """A client's address changes while it pings; later its IKE_SA is rekeyed and its address changes again."""
+    """A client's address changes while it pings. Later its IKE_SA is rekeyed, and its address changes again."""
     assert bed.connect_and_ping(1)
     for address in ("10.78.1.3", "10.78.1.4"):
         pings = beds.Pinging(bed, 1, 15, 0.2)
@@ -55,6 +55,7 @@ def mobike(bed):
         assert 15 in pings.replies()
         if address == "10.78.1.3":
             rekey(bed, 1, "ike", bed.spi)
+            bed.await_liveness_check(1)
     bed.disconnect(1)
 
 
