@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A client with several names: the records that a session's decisions claimed before the one that it watches. A tunnel
- * is known by its IKE SPI and by its ESP SPI; an hour of ESP alone must not let the record of the first expire.
+/* A client with several names: the records that a session's decisions have claimed beside the one that it watches. A
+ * tunnel is known by its IKE SPI and by its ESP SPI; an hour of ESP alone must not let the record of the first expire.
  *
- * Happy path: when another record is watched, the one before it comes here; once a second it is refreshed as the
- * watched one is by traffic, and once the session is proven and the record has lasted, it is proven as well. Fails:
- * more than SESSION_KEPT         -> the oldest is left to its timeout it has moved, expired, or gone -> forgotten; the
- * next ESP is asked about once more, in case that it was its own it is of another profile (the service has another one
- * since a reload) -> left to its timeout */
+ * Happy path: a decision claims another record than the watched one, for the same server: it comes here. Once a second
+ * it is refreshed as the watched one is by traffic, and once the session is proven and the record has lasted, it is
+ * proven as well.
+ * Fails: more than SESSION_KEPT         -> the one that was claimed longest ago is left to its timeout
+ *        it has moved, expired, or gone -> forgotten; the next ESP is asked about once more, in case that it was its
+ * own the watched one has gone, or is of another profile (the service has another one since a reload)
+ *                                       -> the new one is watched instead */
 #include "relay/private.h"
 
 #define REFRESH_S 8u      /* a record that was not used for so long while the session was heard */
@@ -48,24 +50,37 @@ static bool same_profile(const struct segment *segment, uint32_t one, uint32_t o
     return record_read(segment, one, &a) && record_read(segment, other, &b) && a.profile == b.profile;
 }
 
-void kept_add(struct path *path, const struct decision *decision)
+static void kept_remove(struct session_row *row, uint32_t record)
+{
+    for (uint32_t i = 0; i < SESSION_KEPT; i++)
+        if (kept_at(row, i) == record)
+            kept_put(row, i, SEGMENT_NO_INDEX, 0);
+}
+
+/* The first that is free, else the last. */
+static uint32_t kept_place(const struct session_row *row)
+{
+    uint32_t place = 0;
+
+    while (place < SESSION_KEPT - 1 && kept_at(row, place) != SEGMENT_NO_INDEX)
+        place++;
+    return place;
+}
+
+bool kept_add(struct path *path, const struct decision *decision)
 {
     struct session_row *row = path->row;
-    struct record_ref ref;
-    uint32_t place = SESSION_KEPT - 1;
+    struct record_ref watched;
 
-    for (uint32_t i = 0; i < SESSION_KEPT; i++)
-        if (kept_at(row, i) == decision->record)
-            kept_put(row, place = i, SEGMENT_NO_INDEX, 0);
-    if (!path_watched(path, &ref) || ref.index == decision->record ||
-        (decision->record != SEGMENT_NO_INDEX &&
-         !same_profile(path->lane->relay->segment, ref.index, decision->record)))
-        return;
-    for (uint32_t i = 0; i < place; i++)
-        if (kept_at(row, i) == SEGMENT_NO_INDEX)
-            place = i;
-    kept_shift(row, place);
-    kept_put(row, 0, ref.index, RECORD_DECISION(ref.value));
+    if (decision->record == SEGMENT_NO_INDEX)
+        return false;
+    kept_remove(row, decision->record);
+    if (!path_watched(path, &watched) || watched.index == decision->record ||
+        !same_profile(path->lane->relay->segment, watched.index, decision->record))
+        return false;
+    kept_shift(row, kept_place(row));
+    kept_put(row, 0, decision->record, decision->watch);
+    return true;
 }
 
 void kept_copy(struct session_row *to, const struct session_row *from)

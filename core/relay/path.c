@@ -222,15 +222,16 @@ void path_watch_record(struct path *path, const struct decision *decision)
     struct session_row *row = path->row;
     uint32_t before = atomic_load_explicit(&row->flags, memory_order_relaxed), flags = before & SESSION_PROVEN;
 
+    path->stays = false;
+    path->table_full = decision->reason == DECISION_TABLE_FULL;
     if (path->service->decides != 0) {
-        kept_add(path, decision);
+        if (kept_add(path, decision))
+            return;
         if (decision->record == atomic_load_explicit(&row->record, memory_order_relaxed))
             flags |= before & SESSION_LEARNT;
         else if ((before & SESSION_PROVEN) != 0)
             flags |= SESSION_LEARNT;
     }
-    path->stays = false;
-    path->table_full = decision->reason == DECISION_TABLE_FULL;
     atomic_store_explicit(&row->watch, decision->watch, memory_order_relaxed);
     atomic_store_explicit(&row->record, decision->record, memory_order_relaxed);
     atomic_store_explicit(&row->flags, flags | decision->flags | RELAY_ROW_DECIDED, memory_order_release);

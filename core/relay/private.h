@@ -228,8 +228,8 @@ void path_ask_again(struct path *path, const struct decision_request *request);
 void path_rekey(struct path *path); /* as soon as it is adopted, where the plugin needs no datagram for its key */
 void path_refused(struct relay *relay, int status); /* counts what a failed path_open means */
 
-/* kept.c: records that the session claimed before the one that it watches, and lives with as well */
-void kept_add(struct path *path, const struct decision *decision);      /* the watched one, before the decision's is */
+/* kept.c: records that the session has claimed besides the one that it watches */
+bool kept_add(struct path *path, const struct decision *decision);      /* false: it is to be watched */
 void kept_copy(struct session_row *to, const struct session_row *from); /* a new row of the same session */
 void kept_refresh(struct path *path);                                   /* once a second */
 void kept_delete(struct path *path);                                    /* the records */

@@ -90,7 +90,7 @@
     X(session_row, bytes_to_server, 104)                                                                               \
     X(session_row, bytes_to_client, 112)                                                                               \
     X(session_row, kept_watch, 128)                                                                                    \
-    X(session_row, kept_record, 168)
+    X(session_row, kept_record, 152)
 
 #define X(type, member, offset)                                                                                        \
     _Static_assert(offsetof(struct type, member) == (offset), #type "." #member " has moved: raise SEGMENT_LAYOUT");

@@ -202,7 +202,7 @@ struct record_bucket {
 
 /* A session row, three cache lines. state: generation << 32 | enum session_state; stored last (release) at the begin,
  * first at the end. */
-#define SESSION_KEPT 5u
+#define SESSION_KEPT 3u
 enum session_state { SESSION_FREE = 0, SESSION_LIVE = 1 };
 struct session_row {
     _Alignas(64) _Atomic uint64_t state;
@@ -219,7 +219,7 @@ struct session_row {
     _Atomic uint32_t flags;                          /* SESSION_ bits */
     _Atomic uint64_t begun_ms, client_ms, server_ms; /* server_ms 0: never answered */
     _Atomic uint64_t bytes_to_server, bytes_to_client;
-    /* third line: watch and record of what it claimed before, newest first; rarely used */
+    /* third line: watch and record of what it claimed besides, newest first; rarely used */
     _Alignas(64) _Atomic uint64_t kept_watch[SESSION_KEPT];
     _Atomic uint32_t kept_record[SESSION_KEPT]; /* SEGMENT_NO_INDEX: none */
 };

@@ -101,6 +101,7 @@ static bool parse(struct datagram *datagram, uint8_t *frame, uint32_t size)
         .source_port = ntohs(udp.source),
         .destination_port = ntohs(udp.dest),
         .size = ntohs(ip.tot_len) - (DATA_AT - IP_AT),
+        .data = frame + DATA_AT,
         .frame = frame,
         .frame_size = IP_AT + ntohs(ip.tot_len),
     };
@@ -171,7 +172,7 @@ static void write_headers(const struct frames *self, const struct datagram *data
     memcpy(frame + UDP_AT, &udp, sizeof udp);
 }
 
-void frames_add(struct frames *self, const struct datagram *datagram)
+uint8_t *frames_add(struct frames *self, const struct datagram *datagram)
 {
     uint8_t *frame;
 
@@ -180,6 +181,7 @@ void frames_add(struct frames *self, const struct datagram *datagram)
     frame = self->own[self->count];
     write_headers(self, datagram, frame);
     append(self, frame, datagram->size + DATA_AT);
+    return frame + DATA_AT;
 }
 
 void frames_return(struct frames *self, const struct datagram *received)

@@ -18,8 +18,8 @@
 struct datagram { /* addresses and ports in host order */
     uint32_t source, destination;
     uint16_t source_port, destination_port;
-    uint32_t size; /* of its payload */
-    uint8_t *frame;
+    uint32_t size;         /* of its payload */
+    uint8_t *data, *frame; /* of what was received: its payload, and all of it */
     uint32_t frame_size;
 };
 
@@ -32,9 +32,10 @@ void frames_close(struct frames *frames);
 bool frames_receive(struct frames *frames, struct datagram *datagram);
 /* Until something comes, at most within_ms. */
 void frames_wait(struct frames *frames, int within_ms);
-/* Appends a datagram of size octets, none of them zero: ESP. Full: sends first. */
-void frames_add(struct frames *frames, const struct datagram *datagram);
-/* Appends what was received, turned round. */
+/* Appends a datagram of size octets; full: sends first. Returns its payload, to be written before anything else is
+ * called; what is not written is whatever was there, at first no zeros. */
+uint8_t *frames_add(struct frames *frames, const struct datagram *datagram);
+/* Appends what was received, turned round; its payload may have been changed. */
 void frames_return(struct frames *frames, const struct datagram *datagram);
 /* Sends what was appended, and gives what was received back to the kernel. What does not go out is lost, as on a wire.
  */

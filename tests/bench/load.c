@@ -55,6 +55,15 @@ static double bounded(const char *name, const char *text, double first, double l
     return value;
 }
 
+static enum message_step step_of(const char *text)
+{
+    if (strcmp(text, "ike") == 0)
+        return MESSAGE_INIT;
+    if (strcmp(text, "esp") == 0)
+        return MESSAGE_ESP;
+    errx(2, "--begin takes ike or esp, not '%s'", text);
+}
+
 static void set_option(struct role_options *options, const char *name, const char *text)
 {
     if (strcmp(name, "to") == 0)
@@ -72,13 +81,15 @@ static void set_option(struct role_options *options, const char *name, const cha
     else if (strcmp(name, "window") == 0)
         options->window = (uint32_t)bounded(name, text, 1, 1000);
     else if (strcmp(name, "size") == 0)
-        options->size = (uint32_t)bounded(name, text, 8, 1472);
+        options->size = (uint32_t)bounded(name, text, MESSAGE_HEAD, 1472);
     else if (strcmp(name, "seconds") == 0)
         options->seconds = bounded(name, text, 0.1, 3600);
     else if (strcmp(name, "warmup") == 0)
         options->warmup = bounded(name, text, 0, 60);
     else if (strcmp(name, "keepalive") == 0)
         options->keepalive = bounded(name, text, 1, 3600);
+    else if (strcmp(name, "begin") == 0)
+        options->begin = step_of(text);
     else if (strcmp(name, "count") == 0)
         options->count = count_map(text);
     else
@@ -90,6 +101,7 @@ int main(int argc, char **argv)
     uint64_t nowhere = 0;
     struct role_options options = {.device = "lb",
                                    .count = &nowhere,
+                                   .begin = MESSAGE_ESP,
                                    .port = 4500,
                                    .flows = 200,
                                    .window = 1,

@@ -24,7 +24,7 @@ static void *zeroed(size_t count, size_t size)
     return memory;
 }
 
-static void request(struct frames *frames, const struct role_options *options, uint32_t flow)
+static void request(struct frames *frames, const struct role_options *options, uint32_t flow, enum message_step step)
 {
     struct datagram datagram = {
         .source = options->from + flow,
@@ -34,16 +34,27 @@ static void request(struct frames *frames, const struct role_options *options, u
         .size = options->size,
     };
 
-    frames_add(frames, &datagram);
+    message_write(frames_add(frames, &datagram), datagram.size, datagram.source, step);
+}
+
+/* Of all flows, before they have said anything. */
+static enum message_step *steps(const struct role_options *options)
+{
+    enum message_step *step = zeroed(options->flows, sizeof *step);
+
+    for (uint32_t flow = 0; flow < options->flows; flow++)
+        step[flow] = options->begin;
+    return step;
 }
 
 /* The next response; false: none now. */
-static bool response(struct frames *frames, const struct role_options *options, uint32_t *flow)
+static bool response(struct frames *frames, const struct role_options *options, uint32_t *flow, enum message_step *step)
 {
     struct datagram datagram;
 
     while (frames_receive(frames, &datagram)) {
         *flow = datagram.destination - options->from;
+        *step = message_step(datagram.data, datagram.size);
         if (datagram.source == options->to && *flow < options->flows)
             return true;
     }
@@ -61,6 +72,7 @@ int role_sink(const struct role_options *options)
         for (count = 0; frames_receive(frames, &datagram);) {
             if (datagram.destination_port != options->port)
                 continue;
+            message_answer(datagram.data, datagram.size);
             frames_return(frames, &datagram);
             count++;
         }
@@ -77,15 +89,19 @@ struct drive {
     const struct role_options *options;
     struct frames *frames;
     uint64_t responses;
-    uint32_t *waits_for; /* responses that each flow is waiting for */
-    double *began;       /* when it sent its window */
+    enum message_step *step; /* what each flow is saying */
+    uint32_t *waits_for;     /* responses that each flow is waiting for */
+    double *began;           /* when it sent its window */
 };
 
 static void drive_window(struct drive *self, uint32_t flow, double time)
 {
-    for (uint32_t i = 0; i < self->options->window; i++)
-        request(self->frames, self->options, flow);
-    self->waits_for[flow] = self->options->window;
+    enum message_step step = self->step[flow];
+    uint32_t window = step == MESSAGE_ESP ? self->options->window : 1;
+
+    for (uint32_t i = 0; i < window; i++)
+        request(self->frames, self->options, flow, step);
+    self->waits_for[flow] = window;
     self->began[flow] = time;
 }
 
@@ -103,11 +119,15 @@ static void drive_turn(struct drive *self, double time)
 {
     uint32_t flows[FRAMES_VECTOR], done = 0, flow;
     uint64_t before = self->responses;
+    enum message_step step;
 
-    while (response(self->frames, self->options, &flow)) {
+    while (response(self->frames, self->options, &flow, &step)) {
         self->responses++;
-        if (self->waits_for[flow] > 0 && --self->waits_for[flow] == 0)
-            flows[done++] = flow;
+        if (step != self->step[flow] || self->waits_for[flow] == 0 || --self->waits_for[flow] > 0)
+            continue;
+        if (step < MESSAGE_ESP)
+            self->step[flow]++;
+        flows[done++] = flow;
     }
     for (uint32_t i = 0; i < done; i++)
         drive_window(self, flows[i], time);
@@ -135,6 +155,7 @@ int role_drive(const struct role_options *options)
     uint64_t responses, count;
     double begin, seconds;
 
+    self.step = steps(options);
     self.waits_for = zeroed(options->flows, sizeof *self.waits_for);
     self.began = zeroed(options->flows, sizeof *self.began);
     drive_for(&self, options->warmup);
@@ -145,18 +166,19 @@ int role_drive(const struct role_options *options)
     seconds = now() - begin;
     responses = self.responses - responses;
     count = *options->count - count;
-    printf("{\"seconds\": %.3f, \"responses\": %llu, \"sink\": %llu}\n", seconds, (unsigned long long)responses,
-           (unsigned long long)count);
+    printf("{\"seconds\": %.3f, \"responses\": %llu, \"sink\": %llu, \"all\": %llu}\n", seconds,
+           (unsigned long long)responses, (unsigned long long)count, (unsigned long long)self.responses);
+    free(self.step);
     free(self.waits_for);
     free(self.began);
     frames_close(self.frames);
     return 0;
 }
 
-struct opening { /* flows that are opened, each by its first datagram */
+struct opening { /* flows that are opened, each by its datagrams up to the first ESP */
     const struct role_options *options;
     struct frames *frames;
-    bool *answered;
+    enum message_step *step; /* what each flow is saying; MESSAGE_STEPS: all is answered */
     uint32_t next, answers, in_flight;
     double first, last; /* datagram out, answer in */
     double heard;       /* an answer, even if it was there already */
@@ -165,15 +187,15 @@ struct opening { /* flows that are opened, each by its first datagram */
 static void opening_init(struct opening *self, const struct role_options *options)
 {
     *self = (struct opening){.options = options, .frames = frames_open(options->device, options->hardware)};
-    self->answered = zeroed(options->flows, sizeof *self->answered);
+    self->step = steps(options);
 }
 
 static void opening_speak(struct opening *self)
 {
     for (; self->in_flight < self->options->window && self->next < self->options->flows; self->next++) {
-        if (self->answered[self->next])
+        if (self->step[self->next] == MESSAGE_STEPS)
             continue;
-        request(self->frames, self->options, self->next);
+        request(self->frames, self->options, self->next, self->step[self->next]);
         self->in_flight++;
     }
     frames_send(self->frames);
@@ -181,17 +203,22 @@ static void opening_speak(struct opening *self)
 
 static void opening_hear(struct opening *self)
 {
+    enum message_step step;
     uint32_t flow;
 
-    while (response(self->frames, self->options, &flow)) {
+    while (response(self->frames, self->options, &flow, &step)) {
         self->heard = now();
-        if (self->answered[flow])
+        if (step != self->step[flow])
             continue;
-        self->answered[flow] = true;
+        if (++self->step[flow] < MESSAGE_STEPS) {
+            request(self->frames, self->options, flow, self->step[flow]);
+            continue;
+        }
         self->answers++;
         self->in_flight -= self->in_flight > 0;
         self->last = self->heard;
     }
+    frames_send(self->frames);
 }
 
 /* Until every flow is answered. When no answer comes any more, something was lost: the rest is asked again. */
@@ -222,7 +249,7 @@ int role_newflows(const struct role_options *options)
     opening_init(&self, options);
     open_flows(&self);
     printf("{\"answered\": %u, \"seconds\": %.4f}\n", self.answers, self.last - self.first);
-    free(self.answered);
+    free(self.step);
     frames_close(self.frames);
     return 0;
 }
@@ -238,13 +265,12 @@ int role_hold(const struct role_options *options)
     fflush(stdout);
     for (uint32_t flow = 0; now() < end; flow = (flow + 1) % options->flows) {
         next = now() + options->keepalive / options->flows;
-        request(self.frames, options, flow);
+        request(self.frames, options, flow, MESSAGE_ESP);
         opening_hear(&self);
-        frames_send(self.frames);
         while (now() < next)
             frames_wait(self.frames, (int)((next - now()) * 1000) + 1);
     }
-    free(self.answered);
+    free(self.step);
     frames_close(self.frames);
     return 0;
 }

@@ -4,6 +4,8 @@
 #ifndef BENCH_ROLES_H
 #define BENCH_ROLES_H
 
+#include "message.h"
+
 #include <stdint.h>
 
 struct role_options {
@@ -14,15 +16,16 @@ struct role_options {
     uint16_t port;                /* everybody's */
     uint32_t flows, window, size; /* window: requests in flight, of a flow (drive) or in all (newflows, hold) */
     double seconds, warmup, keepalive;
+    enum message_step begin;  /* what a flow says first; it goes on when that is answered */
     volatile uint64_t *count; /* datagrams at the sink, in a file that both ends map */
 };
 
-/* Sends every datagram for the port back to where it came from, whatever address it was for, and counts. */
+/* Answers every datagram for the port, whatever address it was for, and counts. */
 int role_sink(const struct role_options *options);
-/* Each flow sends its window, and the next window when all responses are there: responses a second, and what the sink
- * got meanwhile. */
+/* Each flow sends its window of ESP, and the next window when all responses are there: responses a second, and what the
+ * sink got meanwhile; and all responses, those of the warm-up too. */
 int role_drive(const struct role_options *options);
-/* Each request is a flow's first: answered flows a second. */
+/* Opens flows, each with all that it says up to its first ESP: answered flows a second. */
 int role_newflows(const struct role_options *options);
 /* Opens flows, says so, and keeps them alive, one after the other. */
 int role_hold(const struct role_options *options);

@@ -40,7 +40,7 @@ static const char *const tables[] = {"clients"};
 
 const struct hp_plugin hp_plugin_v1 = {
     HP_ABI_MAJOR, HP_ABI_MINOR, sizeof(struct hp_plugin), 0, "all_one", "1.0", "All are one.", "tests", options, 1,
-    sizeof(struct hp_option), nullptr, tables, 0, 1, 0, 0, 0, 0, nullptr, create, destroy, key, nullptr, nullptr,
+    sizeof(struct hp_option), nullptr, tables, 0, 1, 0, 0, 0, 0, 0, 0, nullptr, create, destroy, key, nullptr, nullptr,
     nullptr, nullptr, nullptr};
 """
 

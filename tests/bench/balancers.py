@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is measured: homeport, nginx stream, and no balancer at all. Each can be started and stopped, asked what it has
+spent, and has traffic sent through it."""
+import json
+import os
+import pathlib
+import re
+import resource
+import shutil
+import subprocess
+import time
+
+from bed import INNER, SERVERS, VIPS, Failed, command, end
+
+FIRST_FLOW = {"drive": "10.98.1.0", "newflows": "10.98.4.0", "hold": "10.98.4.0", "probe": "10.98.0.1"}
+CAPACITY = 16384  # clients that a balancer has room for
+
+HOMEPORT_CONFIG = """\
+workers: 1
+user: nobody
+state: {folder}/state
+affinity: {{ capacity: {records} }}
+sessions: {{ capacity: {capacity} }}
+servers:
+  a: {{ address: {servers[0]} }}
+  b: {{ address: {servers[1]} }}
+  c: {{ address: {servers[2]} }}
+pools:
+  sinks: {{ servers: [ a, b, c ], health: {{ check: none }} }}
+persistence:
+  clients: {{ plugin: {plugin} }}
+services:
+  nat-t: {{ listen: "{vip}:4500", protocol: udp, pool: sinks, persistence: clients }}
+"""
+
+NGINX_CONFIG = """\
+load_module {modules}/ngx_stream_module.so;
+daemon off;
+user nobody nogroup;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log error;
+worker_processes 1;
+worker_rlimit_nofile {files};
+events {{ worker_connections {connections}; }}
+stream {{
+    upstream sinks {{
+        hash $remote_addr;
+        server {servers[0]}:4500;
+        server {servers[1]}:4500;
+        server {servers[2]}:4500;
+    }}
+    server {{
+        listen {vip}:4500 udp reuseport rcvbuf=4m sndbuf=4m;
+        proxy_pass sinks;
+        proxy_timeout 1h;
+    }}
+}}
+"""
+
+
+def descendants(pid):
+    parents = {}
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            try:
+                stat = pathlib.Path(entry.path, "stat").read_text()
+            except OSError:
+                continue
+            parents.setdefault(int(stat.rpartition(")")[2].split()[1]), []).append(int(entry.name))
+    found, queue = [], [pid]
+    while queue:
+        found.append(queue.pop())
+        queue += parents.get(found[-1], [])
+    return found
+
+
+def kilobytes(path, name):
+    found = re.search(rf"^{name}:\s+(\d+) kB", pathlib.Path(path).read_text(), re.M)
+    return int(found[1]) if found else 0
+
+
+def slab():
+    return kilobytes("/proc/meminfo", "Slab")
+
+
+class Load:
+    """homeport-load, as client of a balancer and as what is behind it."""
+
+    def __init__(self, bed, folder, binary):
+        self.bed, self.binary, self.count = bed, binary, folder / "count"
+
+    def sink(self):
+        return self.bed.start("server", self.binary, "sink", "--hardware", INNER, "--count", self.count,
+                              "--seconds", 3600)
+
+    def client(self, role, to, first=None, **options):
+        words = [self.binary, role, "--hardware", INNER, "--to", to, "--from", FIRST_FLOW[first or role], "--count",
+                 self.count]
+        for name, value in options.items():
+            words += [f"--{name}", value]
+        return self.bed.start("client", *words, stdout=subprocess.PIPE, text=True)
+
+
+class Balancer:
+    target, servers = VIPS[0], SERVERS[0]
+    begin = "esp"  # what its clients say first
+
+    def __init__(self, bed, folder, load):
+        self.bed, self.load = bed, load
+        self.folder = folder / self.name.replace(" ", "-")
+        self.folder.mkdir(exist_ok=True)
+        self.folder.chmod(0o755)  # its workers are somebody else
+        self.process = self.errors = None
+
+    def launch(self, *words):
+        self.errors = open(self.folder / "stderr", "w+")
+        self.process = self.bed.start("lb", *words, stdout=self.errors, stderr=self.errors)
+        deadline = time.monotonic() + 15
+        while self.role("newflows", flows=1, seconds=0.5, size=100, first="probe", begin=self.begin)["answered"] == 0:
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise Failed(f"{self.name} does not serve:\n{(self.folder / 'stderr').read_text()}")
+
+    def stop(self):
+        process, self.process = self.process, None
+        if process is None:
+            return
+        end(process)
+        if process.returncode != 0:
+            said = (self.folder / "stderr").read_text()[-2000:]
+            raise Failed(f"{self.name} ended with {process.returncode}:\n{said}")
+
+    def role(self, role, **options):
+        process = self.load.client(role, self.target, **options)
+        output, _ = process.communicate()
+        if process.returncode != 0:
+            raise Failed(f"{role} ended with {process.returncode}")
+        return json.loads(output)
+
+    def processor_time(self):
+        """Seconds that its processes have spent, the kernel's work in their context included."""
+        if self.process is None:
+            return 0
+        stats = []
+        for one in descendants(self.process.pid):
+            try:
+                stats.append(pathlib.Path(f"/proc/{one}/stat").read_text())
+            except OSError:
+                continue  # has ended
+        ticks = sum(int(number) for stat in stats for number in stat.rpartition(")")[2].split()[11:13])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+    def memory(self):
+        """Proportional set size of its processes, in octets."""
+        total = 0
+        for one in descendants(self.process.pid):
+            try:
+                total += kilobytes(f"/proc/{one}/smaps_rollup", "Pss")
+            except OSError:
+                continue  # has ended
+        return total * 1024
+
+
+class Direct(Balancer):
+    """No balancer: the same wires, the lb namespace only routes. What the load generator itself can do."""
+
+    name, target = "no balancer", SERVERS[0][0]
+
+    def start(self):
+        pass
+
+
+class Homeport(Balancer):
+    name = "homeport"
+
+    def __init__(self, bed, folder, load, binary):
+        super().__init__(bed, folder, load)
+        self.binary, self.config = binary, self.folder / "homeport.yaml"
+
+    def start(self, plugin="match_across_services", records=1):
+        """records: that a client has."""
+        shutil.rmtree(self.folder / "state", ignore_errors=True)
+        self.config.write_text(HOMEPORT_CONFIG.format(folder=self.folder, vip=self.target, servers=self.servers,
+                                                      plugin=plugin, records=records * CAPACITY, capacity=CAPACITY))
+        self.launch(self.binary, "run", "-c", self.config)
+
+    def ask(self, verb):
+        return json.loads(command(self.binary, verb, "-c", self.config, "--json"))
+
+
+class Nginx(Balancer):
+    name = "nginx"
+
+    def start(self):
+        config = self.folder / "nginx.conf"
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        (self.folder / "error.log").write_text("")
+        config.write_text(NGINX_CONFIG.format(folder=self.folder, vip=self.target, servers=self.servers, files=files,
+                                              connections=2 * CAPACITY, modules="/usr/lib/nginx/modules"))
+        self.launch("nginx", "-e", self.folder / "error.log", "-c", config)
+
+    def stop(self):
+        super().stop()
+        log = (self.folder / "error.log").read_text()
+        if log:
+            raise Failed(f"nginx wrote to its error log, so its numbers do not count:\n{log[:2000]}")
