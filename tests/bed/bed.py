@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """A bed (bed.sh) with homeport in the middle, and what its peers and its own captures say about each client."""
+import collections
 import concurrent.futures
 import contextlib
 import os
 import re
 import shutil
+import socket
 import struct
 import subprocess
 import tempfile
@@ -14,9 +16,14 @@ import ike
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 VIP, BALANCER, PROBER = "10.77.1.1", "10.77.2.1", "10.77.2.2"
-NEEDED = {"ip": "iproute2", "iptables": "iptables", "ping": "iputils-ping", "nft": "nftables", "tcpdump": "tcpdump",
-          "swanctl": "strongswan-swanctl", "charon-systemd": "charon-systemd", "pki": "strongswan-pki"}
+NEEDED = {"ip": "iproute2", "iptables": "iptables", "ping": "iputils-ping", "nft": "nftables",
+          "conntrack": "conntrack", "tcpdump": "tcpdump", "swanctl": "strongswan-swanctl",
+          "charon-systemd": "charon-systemd", "pki": "strongswan-pki"}
+NAT = "10.79.0.2"
 PLUGINS = {"openssl": "libstrongswan-standard-plugins", "kernel-libipsec": "libcharon-extra-plugins"}
+
+# What came to a server: when, from which address and port, to which port. fragment: a part of a datagram.
+Packet = collections.namedtuple("Packet", "time source port fragment body")
 
 
 def missing():
@@ -41,7 +48,7 @@ def all_at_once(function, items):
 class Bed:
     """clients 1..N and servers 1..M; every process and namespace is gone after close().
 
-    settings go to bed.sh (AUTH, FRAGMENTATION, PKI, RETRANSMIT_...).
+    settings go to bed.sh (NAT, AUTH, FRAGMENTATION, PKI, DPD, RETRANSMIT_...).
     """
 
     def __init__(self, clients=6, servers=3, **settings):
@@ -145,11 +152,11 @@ class Bed:
             print(f"client {client}: {result.stderr}{self.charon_log('c', client)}")
         return result.returncode == 0
 
-    def charon_log(self, kind, number):
+    def charon_log(self, kind, number, lines="packet: |retransmit|giving up|error|IKE_SA"):
         """The exchanges in a charon's log, without the payloads."""
         try:
             with open(os.path.join(self.folder, "bed", f"{kind}{number}", "charon.log"), encoding="utf-8") as file:
-                return "".join(line for line in file if re.search(r"packet: |retransmit|giving up|error|IKE_SA", line))
+                return "".join(line for line in file if re.search(lines, line))
         except OSError as error:
             return f"{error}\n"
 
@@ -165,6 +172,34 @@ class Bed:
     def connect_and_ping(self, client):
         return self.connect(client) and self.ping(client) == 3
 
+    def connect_all(self, at_once=None):
+        """Every client from scratch, at the same time or so many at once; returns server by client."""
+        clients, up = list(self.clients), []
+        for first in range(0, len(clients), at_once or len(clients)):
+            up += all_at_once(self.connect_and_ping, clients[first:first + (at_once or len(clients))])
+        failed = [client for client, good in zip(clients, up) if not good]
+        assert not failed, f"no tunnel or no pings: clients {failed}"
+        return dict(zip(clients, all_at_once(self.home, clients)))
+
+    def disconnect_all(self):
+        all_at_once(self.disconnect, self.clients)
+
+    def rekey(self, name, what):
+        """A peer (c1, v1, ...) starts the rekeying of its IKE_SAs ("ike") or of their CHILD_SAs ("child")."""
+        self.sh("swan", name, "--rekey", *(["--ike", "vpn"] if what == "ike" else ["--child", "net"]))
+
+    def rebind(self, client):
+        """The NAT forgets the mapping of the client's port 4500: what it sends next comes from another port."""
+        self.sh("rebind", client)
+
+    def redial(self, address):
+        """The NAT gets another address: every client comes from there, and from another port."""
+        self.sh("redial", address)
+
+    def move(self, client, address):
+        """The client's own address changes."""
+        self.sh("move", client, address)
+
     # --- facts
 
     def associations(self, name):
@@ -177,6 +212,29 @@ class Bed:
         for one in re.finditer(r"state=(\w+) .*?remote-host=(\S+) remote-port=(\d+) .*?initiator-spi=(\w+)", text):
             found[one.group(4)] = (one.group(1), f"{one.group(2)}:{one.group(3)}")
         return found
+
+    def esp_spi(self, client):
+        """The SPI of the ESP that the client sends: what its one CHILD_SA's server receives."""
+        text = self.sh("swan", f"c{client}", "--list-sas", "--raw").stdout
+        found = re.findall(r"state=INSTALLED .*?spi-out=(\w+)", text)
+        assert len(found) == 1, f"client {client} has the CHILD_SAs {found}"
+        return found[0]
+
+    def mapping(self, client):
+        """The port that the NAT gives the client's port 4500; None: it has not sent anything since."""
+        text = self.run("nat", "conntrack", "-L", "-p", "udp", "-s", f"10.80.0.{10 + client}", "--dport", "4500")
+        found = re.search(r" dport=4500 src=\S+ dst=\S+ sport=4500 dport=(\d+)", text)
+        return int(found.group(1)) if found else None
+
+    def await_liveness_check(self, client):
+        """Waits until a liveness check of the client is answered.
+
+        By the first one the client learns as whom the server sees it; by a later one that this has changed, which it
+        then tells the server (MOBIKE). strongSwan's servers follow nothing else, least of all ESP."""
+        answered = r"parsed INFORMATIONAL response \d+ \[ N\(NATD"
+        before = self.charon_log("c", client, answered)
+        homeport.wait_for(lambda: self.charon_log("c", client, answered) != before, 5,
+                          f"client {client}'s liveness check")
 
     def spi(self, client):
         """The initiator SPI of the client's one IKE_SA, None when there is not exactly one established."""
@@ -201,21 +259,37 @@ class Bed:
 
     def _capture(self, server):
         """What comes to a server, as tcpdump in its namespace has it."""
-        command = [*self.within(f"v{server}"), "tcpdump", "-i", "eth0", "-Q", "in", "--immediate-mode", "-U",
-                   "-s", "96", "-Z", "root", "-w", os.path.join(self.folder, f"v{server}.pcap"),
-                   "udp port 500 or udp port 4500 or ip[6:2] & 0x3fff != 0"]
+        self._tcpdump(f"v{server}", os.path.join(self.folder, f"v{server}.pcap"), "-i", "eth0", "-Q", "in", "-s", "96",
+                      "udp port 500 or udp port 4500 or ip[6:2] & 0x3fff != 0")
+
+    def _tcpdump(self, name, path, *arguments):
+        command = [*self.within(name), "tcpdump", "--immediate-mode", "-U", "-Z", "root", "-w", path, *arguments]
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                    stderr=subprocess.PIPE)
         self.captures.append(process)
         process.stderr.readline()  # "listening on eth0"
+        return process
+
+    @contextlib.contextmanager
+    def record(self, path, client=None):
+        """Captures both directions between the balancer and a client, or the NAT, in full."""
+        interface = "hpnat" if client is None else f"hpc{client}"
+        # What homeport hands to the kernel as one with the request to cut it up is to be seen as the client gets it.
+        self.run("lb", "ip", "link", "set", interface, "gso_max_segs", "1")
+        process = self._tcpdump("lb", path, "-i", interface, "-s", "0", f"udp and host {VIP}")
+        yield
+        self.captures.remove(process)
+        process.terminate()
+        process.wait()
+        process.stderr.close()
 
     def packets(self, server):
-        """(fragment, destination port, payload) of what came to a server; fragment: a part of a datagram."""
+        """Every Packet that came to a server so far."""
         with open(os.path.join(self.folder, f"v{server}.pcap"), "rb") as file:
             data = file.read()
         at = 24
         while at + 16 <= len(data):
-            size = struct.unpack("=I", data[at + 8:at + 12])[0]
+            seconds, micros, size = struct.unpack("=III", data[at:at + 12])
             packet = data[at + 16 + 14:at + 16 + size]  # behind the Ethernet header
             at += 16 + size
             if at > len(data):
@@ -223,18 +297,19 @@ class Bed:
             if len(packet) >= 28:
                 header = 4 * (packet[0] & 15)
                 where = struct.unpack("!H", packet[6:8])[0] & 0x3FFF
-                port = 0 if where & 0x1FFF else struct.unpack("!H", packet[header + 2:header + 4])[0]
-                yield where != 0, port, packet[header + 8:]
+                ports = (0, 0) if where & 0x1FFF else struct.unpack("!HH", packet[header:header + 4])
+                yield Packet(seconds + micros / 1e6, (socket.inet_ntoa(packet[12:16]), ports[0]), ports[1], where != 0,
+                             packet[header + 8:])
 
     def seen_on_500(self, spi):
         """Servers to whose port 500 an IKE message with this initiator SPI came."""
         wanted = bytes.fromhex(spi)
         return [server for server in self.servers
-                if any(port == 500 and body[:8] == wanted for _, port, body in self.packets(server))]
+                if any(one.port == 500 and one.body[:8] == wanted for one in self.packets(server))]
 
     def in_ip_fragments(self):
         """How many datagrams came to the servers as IP fragments (the first one has the port)."""
-        return sum(fragment and port == 4500 for server in self.servers for fragment, port, _ in self.packets(server))
+        return sum(one.fragment and one.port == 4500 for server in self.servers for one in self.packets(server))
 
     def in_ike_fragments(self):
         """How many IKE_SAs came to the servers as encrypted fragments (RFC 7383: payload 53, then number and total).
@@ -242,7 +317,7 @@ class Bed:
         Not how many fragments: homeport may hand several to the kernel at once, and the capture has them as one."""
         spis = set()
         for server in self.servers:
-            for _, port, body in self.packets(server):
+            for _, _, port, _, body in self.packets(server):
                 if port == 4500 and body[:4] == ike.MARKER and len(body) >= 40 and body[20] == 53:
                     if struct.unpack("!H", body[38:40])[0] >= 2:
                         spis.add(body[4:12])
@@ -255,7 +330,7 @@ class Pinging:
     def __init__(self, bed, client, count, interval):
         self.count, self.lines = count, []
         self.process = subprocess.Popen([*bed.within(f"c{client}"), "ping", "-c", str(count), "-i", str(interval), "-W",
-                                         "2", "10.98.0.1"], stdout=subprocess.PIPE, text=True)
+                                         "2", "-D", "10.98.0.1"], stdout=subprocess.PIPE, text=True)
 
     def wait_reply(self, number):
         """Waits until reply `number` (or a later one) has come."""
@@ -272,3 +347,8 @@ class Pinging:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(10)
         return [int(match.group(1)) for match in map(re.compile(r"icmp_seq=(\d+) ttl").search, self.lines) if match]
+
+    def gap(self):
+        """The longest time between two replies, after replies()."""
+        times = [float(match.group(1)) for match in map(re.compile(r"^\[([\d.]+)\].*ttl").search, self.lines) if match]
+        return max(later - earlier for earlier, later in zip(times, times[1:]))

@@ -6,6 +6,8 @@
 #   hp-c1 .. hp-cN (clients) ----- hp-lb 10.77.1.1 --+--- hp-v2 10.77.2.12
 #   10.78.N.2                      (the VIP)           \-- hp-v3 10.77.2.13
 #
+# With NAT=yes all clients live at 10.80.0.(10+N) behind hp-nat, and the balancer sees one address, 10.79.0.2.
+#
 # usage: bed.sh up [CLIENTS [SERVERS]]   build namespaces and start every VPN server (default 4 and 3)
 #        bed.sh lb COMMAND [ARG...]      run COMMAND in the balancer's namespace, in the background
 #        bed.sh in NAME COMMAND...       run COMMAND in namespace NAME (lb, v1, c1, ...), in the foreground
@@ -14,15 +16,19 @@
 #        bed.sh disconnect N             close client N's tunnel and end its daemon
 #        bed.sh kill NAME                kill -9 the daemon of v1, c1, ...: nobody is told
 #        bed.sh start NAME               start it again (a server serves at once, a client waits for connect)
+#        bed.sh rebind N                 the NAT forgets client N's port 4500: its next datagram gets another port
+#        bed.sh redial ADDRESS           the NAT gets another address of 10.79.0.0/24, and every client another port
+#        bed.sh move N ADDRESS           client N's address changes: to another one of 10.78.N.0/24
 #        bed.sh where                    which server holds which client's IKE SA
 #        bed.sh down                     end everything that this script started
 # env:   BED (state folder, default /tmp/hp-bed), NS (prefix of the namespaces, default hp: another prefix and another
 #        BED give a second bed beside the first), VIP (10.77.1.1), FRAGMENTATION=yes|no (IKE fragmentation),
-#        AUTH=psk|cert (cert: RSA 4096, so that IKE_AUTH exceeds the MTU), PKI (where its keys are made and kept,
-#        default $BED/pki); what `up` was given holds for `connect`.
+#        NAT=yes|no (all clients behind one address), AUTH=psk|cert (cert: RSA 4096, so that IKE_AUTH exceeds the MTU),
+#        PKI (where its keys are made and kept, default $BED/pki); what `up` was given holds for `connect`.
 #        PROPOSALS_SERVER / PROPOSALS_CLIENT (IKE proposals, default aes128-sha256-modp2048),
-#        RETRANSMIT_TRIES, RETRANSMIT_TIMEOUT, RETRANSMIT_BASE (of the daemons that the call starts)
-# needs: root, iproute2, iptables, iputils-ping, strongswan-swanctl charon-systemd strongswan-pki
+#        RETRANSMIT_TRIES, RETRANSMIT_TIMEOUT, RETRANSMIT_BASE, KEEPALIVE (of the daemons that the call starts),
+#        DPD (after how long without a word from its server a client checks whether it lives; a server does after 30 s)
+# needs: root, iproute2, iptables, nftables, conntrack, iputils-ping, strongswan-swanctl charon-systemd strongswan-pki
 #        libcharon-extra-plugins libstrongswan-standard-plugins libstrongswan-extra-plugins (ESP runs in user space:
 #        kernel-libipsec over TUN)
 set -euo pipefail
@@ -31,6 +37,7 @@ NS=${NS:-hp}
 given() { cat "$BED/given/$1" 2>/dev/null || echo "$2"; } # what `up` was given, else a default
 VIP=${VIP:-$(given VIP 10.77.1.1)}
 FRAGMENTATION=${FRAGMENTATION:-$(given FRAGMENTATION yes)}
+NAT=${NAT:-$(given NAT no)}
 AUTH=${AUTH:-$(given AUTH psk)}
 PKI=${PKI:-$(given PKI "$BED/pki")}
 PROPOSALS_SERVER=${PROPOSALS_SERVER:-aes128-sha256-modp2048}
@@ -152,7 +159,7 @@ connections { vpn {
   fragmentation = $FRAGMENTATION
   proposals = $PROPOSALS_SERVER
   pools = clients
-  dpd_delay = ${DPD:-30s}
+  dpd_delay = 30s
   unique = never
   $auth
   children { net { local_ts = 10.98.0.1/32
@@ -177,6 +184,68 @@ client_net() { # namespace of client N: 10.78.N.2 behind its own link to hp-lb
   ns "c$n" ip route add default via "10.78.$n.1"
 }
 
+# A home router: every flow gets a random port of its one address; what comes for no flow is dropped without a word.
+nat() {
+  ip netns add "$NS-nat"
+  ns lb ip link add hpnat type veth peer name eth0 netns "$NS-nat"
+  ns lb ip addr add 10.79.0.1/24 dev hpnat
+  ns lb ip link set hpnat up
+  ns nat ip link set lo up
+  ns nat ip link set eth0 up
+  ns nat ip addr add 10.79.0.2/24 dev eth0
+  ns nat ip route add default via 10.79.0.1
+  ns nat ip link add inside type bridge
+  ns nat ip link set inside up
+  ns nat ip addr add 10.80.0.1/16 dev inside
+  ns nat sh -c 'echo 1 >/proc/sys/net/ipv4/ip_forward'
+  ns nat nft -f - <<EOF
+table ip router {
+  chain leave {
+    type nat hook postrouting priority 100
+    oifname "eth0" masquerade fully-random
+  }
+  chain arrive {
+    type filter hook input priority 0
+    iifname "eth0" meta l4proto udp drop
+  }
+}
+EOF
+}
+
+natted_client_net() { # namespace of client N: 10.80.0.(10+N) on the bridge of hp-nat
+  local n=$1
+  ip netns add "$NS-c$n"
+  ns nat ip link add "hpc$n" type veth peer name eth0 netns "$NS-c$n"
+  ns nat ip link set "hpc$n" master inside up
+  ns "c$n" ip link set lo up
+  ns "c$n" ip link set eth0 up
+  ns "c$n" ip addr add "10.80.0.$((10 + n))/16" dev eth0
+  ns "c$n" ip route add default via 10.80.0.1
+}
+
+rebind() { # rebind N
+  ns nat conntrack -D -p udp -s "10.80.0.$((10 + $1))" --dport 4500 >/dev/null 2>&1 ||
+    die "the NAT has no mapping of client $1's port 4500"
+}
+
+redial() { # redial ADDRESS: masquerade forgets every mapping with the address
+  ns nat ip -batch - <<EOF
+addr flush dev eth0
+addr add $1/24 dev eth0
+route add default via 10.79.0.1
+EOF
+}
+
+move() { # move N ADDRESS: both addresses and the way out change at once, as when a network is left for another
+  local n=$1 address=$2 old
+  old=$(ns "c$n" ip -o -4 addr show dev eth0 | awk '{ print $4; exit }')
+  ns "c$n" ip -batch - <<EOF
+addr del $old dev eth0
+addr add $address/24 dev eth0
+route add default via 10.78.$n.1
+EOF
+}
+
 up() {
   local clients=${1:-4} servers=${2:-3} i
   [[ $EUID == 0 ]] || die "must be root"
@@ -187,6 +256,7 @@ up() {
   echo "$VIP" >"$BED/given/VIP"
   echo "$AUTH" >"$BED/given/AUTH"
   echo "$PKI" >"$BED/given/PKI"
+  echo "$NAT" >"$BED/given/NAT"
   echo "$FRAGMENTATION" >"$BED/given/FRAGMENTATION"
   [[ $AUTH == cert ]] && certificates
   ip netns add "$NS-lb"
@@ -197,7 +267,10 @@ up() {
   ns lb ip addr add "$VIP/32" dev lo
   ns lb sh -c 'echo 0 >/proc/sys/net/ipv4/ip_forward' # what passes, passes through the balancer
   for i in $(seq "$servers"); do server "$i"; done
-  for i in $(seq "$clients"); do client_net "$i"; done
+  [[ $NAT == yes ]] && nat
+  for i in $(seq "$clients"); do
+    if [[ $NAT == yes ]]; then natted_client_net "$i"; else client_net "$i"; fi
+  done
   echo "bed: up: $clients clients, $servers servers, VIP $VIP"
 }
 
@@ -294,11 +367,14 @@ case ${1:-} in
   disconnect) disconnect "$2" ;;
   kill) kill_daemon "$2" ;;
   start) start "$2" ;;
+  rebind) rebind "$2" ;;
+  redial) redial "$2" ;;
+  move) move "$2" "$3" ;;
   where) where ;;
   swan) shift; swan "$@" ;;
   down) down ;;
   *)
-    sed -n '3,33p' "$0"
+    sed -n '3,39p' "$0"
     exit 2
     ;;
 esac

@@ -32,28 +32,21 @@ def pki():
     shutil.rmtree(folder)
 
 
-def connect_all(bed):
-    """Every client from scratch, at the same time; returns server by client."""
-    up = dict(zip(bed.clients, beds.all_at_once(bed.connect_and_ping, bed.clients)))
-    assert all(up.values()), f"no tunnel or no pings: clients {[client for client in up if not up[client]]}"
-    return dict(zip(bed.clients, beds.all_at_once(bed.home, bed.clients)))
-
-
 @pytest.mark.parametrize("plugin", VENDORS)
 def test_every_client_comes_home_in_every_round(plugin):
     with beds.Bed(clients=6, servers=3) as bed:
         bed.homeport(plugin, **VENDORS[plugin])
         for _ in range(ROUNDS):
-            homes = connect_all(bed)
+            homes = bed.connect_all()
             assert len(set(homes.values())) == 3, f"6 clients over 3 servers, but all at {homes}"
-            beds.all_at_once(bed.disconnect, bed.clients)
+            bed.disconnect_all()
 
 
 @pytest.mark.parametrize("fragmentation", ["yes", "no"], ids=["ike_fragments", "ip_fragments"])
 def test_certificates_that_need_two_datagrams(fragmentation, pki):
     with beds.Bed(clients=6, servers=3, AUTH="cert", PKI=pki, FRAGMENTATION=fragmentation) as bed:
         bed.homeport("match_across_services")
-        connect_all(bed)
+        bed.connect_all()
         used, unused = bed.in_ike_fragments, bed.in_ip_fragments
         if fragmentation == "no":
             used, unused = unused, used
@@ -81,7 +74,7 @@ def test_workers_killed_between_ike_sa_init_and_ike_auth():
 def test_workers_killed_while_tunnels_ping(capsys):
     with beds.Bed(clients=3, servers=3) as bed:
         daemon = bed.homeport("match_across_services")
-        connect_all(bed)
+        bed.connect_all()
         before = {client: bed.spi(client) for client in bed.clients}
         ends = {server: bed.associations(f"v{server}") for server in bed.servers}
         pings = [beds.Pinging(bed, client, 60, 0.1) for client in bed.clients]
@@ -129,7 +122,7 @@ def test_silent_server_and_blind_monitor_cost_no_ping():
         bed.run("lb", "ip", "addr", "add", f"{beds.PROBER}/24", "dev", "servers")
         bed.homeport("match_across_services",
                      health={"interval": "1s", "timeout": "900ms", "fall": 2, "source": beds.PROBER})
-        homes = connect_all(bed)
+        homes = bed.connect_all()
         answers = bed.run("lb", beds.HERE + "/half_open.py", beds.BALANCER, f"10.77.2.{10 + homes[1]}", "10").split()
         assert "SILENCE" in answers, f"the server was to block the balancer's address: {answers}"
         bed.cut(f"ip saddr {beds.PROBER}", hook="output")
