@@ -6,9 +6,9 @@
  * it is refreshed as the watched one is by traffic, and once the session is proven and the record has lasted, it is
  * proven as well.
  * Fails: more than SESSION_KEPT         -> the one that was claimed longest ago is left to its timeout
- *        it has moved, expired, or gone -> forgotten; the next ESP is asked about once more, in case that it was its
- * own the watched one has gone, or is of another profile (the service has another one since a reload)
- *                                       -> the new one is watched instead */
+ *        it has moved, expired, or gone -> forgotten; the next ESP is asked about once more: it may have been its own
+ *        the watched one has gone       -> the new one is watched instead
+ *        the watched one is of another profile, which the service had before a reload -> likewise */
 #include "relay/private.h"
 
 #define REFRESH_S 8u      /* a record that was not used for so long while the session was heard */

@@ -5,13 +5,13 @@
  *
  * An IKE_SA_INIT makes a record of its SPI. Every later IKE message and every new ESP SPI is looked up, and goes to the
  * server of its record. What a proven session brings that nobody knows is a new name of the same client.
- * Fails: an IKE_SA_INIT's SPI is known from elsewhere -> SPI and address together are its name; the other one is not
- *                                                        touched, whoever of the two is the impostor
- *        an ESP SPI is another client's as well       -> likewise: servers choose them without asking each other
+ * Fails: an IKE_SA_INIT's SPI is known from elsewhere -> SPI and address together are its name; the other one's record
+ *                                                        is not touched, whoever of the two is the impostor
+ *        an ESP SPI is another client's as well       -> likewise: servers choose without asking each other
  *        an unproven session brings an unknown name   -> nothing is learnt: it may be at the wrong server
- *        the SPI has no record, and neither a new     -> `fallback`: no record of the SPI is made, because it would
- * name IKE_SA nor a known flow                       a server that has no such IKE_SA a keepalive from nobody ->
- * refused: it asks for nothing */
+ *        no record, no beginning, no known flow       -> `fallback`, and no record of the SPI: it would name a server
+ *                                                        that has no such IKE_SA
+ *        a keepalive from nobody                      -> refused: it asks for nothing */
 #include <homeport/plugin.h>
 #include <homeport/plugin_util.h>
 #include <stdbool.h>
@@ -29,7 +29,7 @@ static const struct hp_option options[OPTIONS] = {
     [TIMEOUT] = {"timeout", HP_OPTION_DURATION, 0, "180s", "1s..4000h",
                  "How long a record outlives its traffic; `never` is possible."},
     [FALLBACK] = {"fallback", HP_OPTION_CHOICE, 0, "source_ip", "source_ip|scheduler",
-                  "What decides on a new flow that begins with neither IKE nor known ESP."},
+                  "What decides on a new flow that neither begins an IKE_SA nor bears a known SPI."},
 };
 static const char *const tables[TABLES] = {"ike_sas", "esp_spis", "addresses"};
 

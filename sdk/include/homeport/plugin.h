@@ -148,9 +148,9 @@ struct hp_host { /* GROWS; one per instance; every function [worker], none block
      * new record: a live session's own server, else `prefer`, else the scheduler's. Atomic over all workers: whoever
      * loses the race gets the winner's server. A record whose server this pool does not name stays: elsewhere, nothing
      * written, counted. Table full: maglev over the key, no record (`when_full: refuse`: HP_REFUSE). HP_NOTHING: no
-     * server may serve. The session watches the last claim's record. What later decisions on its
-     * datagrams claim of other keys (HP_DECIDE_ bits) are further names of its client: the last three live as long as
-     * it does. A proven session proves its records; what it claimed when it was proven already, ten seconds later. */
+     * server may serve. A new session watches its last claim's record. What later decisions on
+     * its datagrams claim of other keys (HP_DECIDE_ bits) are further names of its client: the last three live as long
+     * as it does. A proven session proves its records; what it claimed when it was proven already, in ten seconds. */
     int32_t (*claim)(const struct hp_host *, const struct hp_flow *, const struct hp_claim *);
     /* The record's server, HP_NOTHING: no such record. out may be NULL. Does not refresh. */
     int32_t (*get)(const struct hp_host *, uint32_t table, const void *key, uint32_t key_size, struct hp_record *out);
