@@ -140,8 +140,26 @@ class Bed:
     def homeport(self, *arguments, **named):
         """Starts homeport in the middle; the arguments are those of config()."""
         path = homeport.write_config(os.path.join(self.folder, "homeport.yaml"), self.config(*arguments, **named))
+        return self._start(path)
+
+    def _start(self, path):
         self.daemon = homeport.Daemon(path, prefix=self.within("lb"))
         return self.daemon.wait_ready()
+
+    @contextlib.contextmanager
+    def homeport_down(self):
+        """homeport is not there meanwhile, and starts again with the same file and state."""
+        self.daemon.stop()
+        yield
+        self._start(self.daemon.path)
+
+    def kill_workers(self):
+        """Kills every worker and waits for the new ones."""
+        killed = self.daemon.workers()
+        for pid in killed:
+            self.daemon.kill(pid)
+        homeport.wait_for(lambda: len(self.daemon.workers()) == len(killed) and
+                          not set(killed) & set(self.daemon.workers()), 10, "new workers")
 
     # --- clients
 
@@ -196,6 +214,10 @@ class Bed:
         """The NAT gets another address: every client comes from there, and from another port."""
         self.sh("redial", address)
 
+    def forget_mappings(self):
+        """Every flow through the NAT begins anew."""
+        self.run("nat", "conntrack", "-F")
+
     def move(self, client, address):
         """The client's own address changes."""
         self.sh("move", client, address)
@@ -235,6 +257,11 @@ class Bed:
         before = self.charon_log("c", client, answered)
         homeport.wait_for(lambda: self.charon_log("c", client, answered) != before, 5,
                           f"client {client}'s liveness check")
+
+    def spis(self, client):
+        """Both SPIs, initiator's and responder's, of the client's one IKE_SA."""
+        text = self.sh("swan", f"c{client}", "--list-sas", "--raw").stdout
+        return re.search(r"initiator-spi=(\w+) responder-spi=(\w+)", text).groups()
 
     def spi(self, client):
         """The initiator SPI of the client's one IKE_SA, None when there is not exactly one established."""
@@ -282,6 +309,18 @@ class Bed:
         process.terminate()
         process.wait()
         process.stderr.close()
+
+    def heard_of(self, client_end):
+        """(server, Packets) of the live session of a client's address and port, as the server's capture has them."""
+        rows = [row for row in self.daemon.cli("sessions")["sessions"] if row["client"] == client_end]
+        assert len(rows) == 1, f"sessions of {client_end}: {rows}"
+        server, source = int(rows[0]["server"].removeprefix("vpn")), (BALANCER, rows[0]["source_port"])
+        return server, [one for one in self.packets(server) if one.source == source]
+
+    def tunnels(self):
+        """Live sessions on 4500 that a server has proven: client's end -> (server, source port)."""
+        return {row["client"]: (row["server"], row["source_port"]) for row in self.daemon.cli("sessions")["sessions"]
+                if row["service"] == "nat-t" and row["proven"]}
 
     def packets(self, server):
         """Every Packet that came to a server so far."""

@@ -56,15 +56,11 @@ def test_certificates_that_need_two_datagrams(fragmentation, pki):
 
 def test_workers_killed_between_ike_sa_init_and_ike_auth():
     with beds.Bed(clients=1, servers=3) as bed:
-        daemon = bed.homeport("match_across_services")
+        bed.homeport("match_across_services")
         bed.cut(f"ip daddr {beds.VIP} udp dport 4500")
         with subprocess.Popen([beds.HERE + "/bed.sh", "connect", "1"], env=bed.environment) as connecting:
             homeport.wait_for(bed.dropped, 10, "an IKE_AUTH")
-            killed = daemon.workers()
-            for pid in killed:
-                daemon.kill(pid)
-            homeport.wait_for(lambda: len(daemon.workers()) == len(killed) and not set(killed) & set(daemon.workers()),
-                              10, "new workers")
+            bed.kill_workers()
             bed.mend()
             assert connecting.wait(20) == 0
         bed.home(1)
