@@ -32,6 +32,8 @@ static bool kept_find(const struct path *path, uint32_t position, struct record_
     if (ref->index == SEGMENT_NO_INDEX)
         return false;
     ref->value = record_value(path->lane->relay->segment, ref->index);
+    if (RECORD_SERVER(ref->value) == RECORD_DEAD)
+        return false;
     return RECORD_DECISION(ref->value) == atomic_load_explicit(&path->row->kept_watch[position], memory_order_relaxed);
 }
 
@@ -71,6 +73,7 @@ bool kept_add(struct path *path, const struct decision *decision)
 {
     struct session_row *row = path->row;
     struct record_ref watched;
+    uint32_t place;
 
     if (decision->record == SEGMENT_NO_INDEX)
         return false;
@@ -78,7 +81,10 @@ bool kept_add(struct path *path, const struct decision *decision)
     if (!path_watched(path, &watched) || watched.index == decision->record ||
         !same_profile(path->lane->relay->segment, watched.index, decision->record))
         return false;
-    kept_shift(row, kept_place(row));
+    place = kept_place(row);
+    if (kept_at(row, place) != SEGMENT_NO_INDEX)
+        path->esp_spi = 0; /* what makes way may be the ESP in use: asked about again */
+    kept_shift(row, place);
     kept_put(row, 0, decision->record, decision->watch);
     return true;
 }
@@ -95,7 +101,7 @@ static void refresh_one(struct path *path, struct record_ref *ref)
     uint32_t now_s = relay_now_s(relay), age_s = record_age_s(ref->value, now_s);
     bool heard = now_s - (uint32_t)(row_last_ms(path->row) / 1000) < age_s;
 
-    if (row_proven(path->row) && !RECORD_PROVEN(ref->value) && record_has_lasted(relay, ref))
+    if (row_proven(path->row) && !RECORD_PROVEN(ref->value) && path_has_borne_out(path, ref))
         (void)record_prove(relay->segment, ref);
     if ((heard && age_s >= REFRESH_S) || record_expired(relay->segment, ref, now_s + EXPIRES_SOON_S))
         (void)record_touch(relay->segment, ref, now_s);
@@ -105,6 +111,8 @@ void kept_refresh(struct path *path)
 {
     struct record_ref ref;
 
+    if (path->service->decides == 0) /* since a reload: left to their timeouts */
+        return;
     for (uint32_t i = 0; i < SESSION_KEPT; i++) {
         if (kept_find(path, i, &ref)) {
             refresh_one(path, &ref);

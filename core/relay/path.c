@@ -227,7 +227,8 @@ void path_watch_record(struct path *path, const struct decision *decision)
     if (path->service->decides != 0) {
         if (kept_add(path, decision))
             return;
-        if (decision->record == atomic_load_explicit(&row->record, memory_order_relaxed))
+        if (decision->record == atomic_load_explicit(&row->record, memory_order_relaxed) &&
+            decision->watch == atomic_load_explicit(&row->watch, memory_order_relaxed))
             flags |= before & SESSION_LEARNT;
         else if ((before & SESSION_PROVEN) != 0)
             flags |= SESSION_LEARNT;
@@ -248,23 +249,28 @@ bool path_watched(const struct path *path, struct record_ref *ref)
     return RECORD_DECISION(ref->value) == atomic_load_explicit(&row->watch, memory_order_relaxed);
 }
 
-bool record_has_lasted(const struct relay *relay, const struct record_ref *ref)
+bool path_has_borne_out(const struct path *path, const struct record_ref *ref)
 {
+    const struct relay *relay = path->lane->relay;
     struct record_view view;
+    uint32_t answered_s;
 
-    return record_read(relay->segment, ref->index, &view) &&
-           RECORD_DECISION(view.ref.value) == RECORD_DECISION(ref->value) &&
-           relay_now_s(relay) - view.created_s >= RELAY_PROBATION_S;
+    if (!record_read(relay->segment, ref->index, &view) ||
+        RECORD_DECISION(view.ref.value) != RECORD_DECISION(ref->value))
+        return false;
+    answered_s = (uint32_t)(atomic_load_explicit(&path->row->server_ms, memory_order_relaxed) / 1000);
+    /* signed: another process's clock reading may be a moment ahead of ours */
+    return (int32_t)(relay_now_s(relay) - view.created_s) >= (int32_t)RELAY_PROBATION_S &&
+           (int32_t)(answered_s - view.created_s) >= 0;
 }
 
 void path_prove_record(const struct path *path, struct record_ref *ref)
 {
-    const struct relay *relay = path->lane->relay;
     uint32_t flags = atomic_load_explicit(&path->row->flags, memory_order_relaxed);
 
     if ((flags & SESSION_PROVEN) != 0 && !RECORD_PROVEN(ref->value) &&
-        ((flags & SESSION_LEARNT) == 0 || record_has_lasted(relay, ref)))
-        (void)record_prove(relay->segment, ref);
+        ((flags & SESSION_LEARNT) == 0 || path_has_borne_out(path, ref)))
+        (void)record_prove(path->lane->relay->segment, ref);
 }
 
 /* Each is one CAS from the value that was seen; who loses it to another session of the client tries again with the

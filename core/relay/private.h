@@ -67,7 +67,7 @@ struct path {
     uint8_t first, last;         /* slots of relay.arrivals to be sent */
     uint32_t sights;             /* for observe */
     uint32_t esp_spi;            /* the last that its plugin was asked about; 0: the next one is new */
-    uint32_t asked_s, asks;      /* when that was, and how often in that second */
+    uint32_t asked_s, asks[2];   /* when that was, and how often in that second: ESP, IKE */
     bool ask_again;              /* see path_ask_again */
     bool stays;                  /* at its server, though another one has its key */
     bool table_full;             /* has no record for want of room: to be asked again */
@@ -217,9 +217,10 @@ void path_watch_record(struct path *path, const struct decision *decision);
 bool path_watched(const struct path *path, struct record_ref *ref); /* false: no record, or another decision by now */
 void path_refresh(struct path *path, struct record_ref *ref); /* traffic: the record was used, and is as proven as we */
 void path_prove(struct path *path);
-/* Who forges datagrams of a proven session makes it claim records: those are proven only when they have lasted. */
 void path_prove_record(const struct path *path, struct record_ref *ref); /* the watched one, if it is time */
-bool record_has_lasted(const struct relay *relay, const struct record_ref *ref);
+/* Who forges datagrams of a proven session makes it claim records: those are proven only when they are old enough and
+ * its server has answered since. */
+bool path_has_borne_out(const struct path *path, const struct record_ref *ref);
 /* The configuration may give the flow another key than it was decided by, or there may be room for a record by now:
  * decided once more, with its own server preferred. Where another server has the key already the session stays where it
  * is, without a record: new flows follow that record, and this one when its client begins a new IKE_SA. Only for a

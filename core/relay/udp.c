@@ -17,7 +17,9 @@
 #include <netinet/in.h>
 #include <string.h>
 
-#define ESP_ASKS 4u /* a second and session: several CHILD_SAs in turns are no reason to ask for each datagram */
+/* A second and session, so that neither CHILD_SAs in turns nor forged datagrams make a decision each. */
+#define ESP_ASKS 4u
+#define IKE_ASKS 32u
 
 /* The kernel's own counter of this socket, since it was made. */
 static void note_queue_drops(struct listener *listener, const struct cmsghdr *message)
@@ -118,8 +120,18 @@ static struct decision_request request_of(const struct listener *listener, uint3
                                      .now_s = relay_now_s(relay)};
 }
 
-/* Another server is another session: what has come for the old one leaves before it ends. At the same server,
- * from another port, it is as proven as it was. */
+/* The same server from another port: as proven as it was, and known by the same names. */
+static void row_continue(struct path *path, const struct session_row *before)
+{
+    uint32_t flags = atomic_load_explicit(&before->flags, memory_order_relaxed);
+
+    kept_copy(path->row, before);
+    atomic_fetch_or_explicit(&path->row->flags, flags & SESSION_LEARNT, memory_order_relaxed);
+    if (row_proven(before))
+        path_prove(path);
+}
+
+/* Another server is another session: what has come for the old one leaves before it ends. */
 static struct path *path_move(struct listener *listener, uint32_t slot, struct path *path,
                               const struct decision *decision)
 {
@@ -128,15 +140,17 @@ static struct path *path_move(struct listener *listener, uint32_t slot, struct p
     struct flow flow = {.listener = listener, .client = &arrival->client, .local = &arrival->local};
     struct session_row before;
     bool same = session_read(path->row, &before) && decision->server == before.server;
+    const struct path old = *path;
 
     udp_send_waiting(relay);
     path_end(path, NULL);
     path = path_begin(&flow, decision, true);
-    if (path == NULL || !same)
-        return path;
-    kept_copy(path->row, &before);
-    if (row_proven(&before))
-        path_prove(path);
+    if (path == NULL)
+        return NULL;
+    path->asked_s = old.asked_s;
+    memcpy(path->asks, old.asks, sizeof path->asks);
+    if (same)
+        row_continue(path, &before);
     return path;
 }
 
@@ -161,18 +175,20 @@ static struct path *path_decide(struct listener *listener, uint32_t slot, struct
 static bool plugin_decides(struct path *path, const struct ike_datagram *ike, uint32_t now_s)
 {
     uint32_t decides = path->service->decides;
+    bool is_ike = ike->kind == IKE_MESSAGE;
 
-    if (ike->kind == IKE_MESSAGE)
-        return (decides & HP_DECIDE_IKE) != 0;
-    if (ike->kind != IKE_ESP || ike->esp_spi == path->esp_spi || (decides & HP_DECIDE_ESP_SPI) == 0)
+    if (!is_ike && (ike->kind != IKE_ESP || ike->esp_spi == path->esp_spi))
+        return false;
+    if ((decides & (is_ike ? HP_DECIDE_IKE : HP_DECIDE_ESP_SPI)) == 0)
         return false;
     if (path->asked_s != now_s)
-        path->asks = 0;
+        path->asks[0] = path->asks[1] = 0;
     path->asked_s = now_s;
-    if (path->asks == ESP_ASKS)
+    if (path->asks[is_ike] == (is_ike ? IKE_ASKS : ESP_ASKS))
         return false;
-    path->asks++;
-    path->esp_spi = ike->esp_spi;
+    path->asks[is_ike]++;
+    if (!is_ike)
+        path->esp_spi = ike->esp_spi;
     return true;
 }
 

@@ -7,7 +7,7 @@
  * server of its record. What a proven session brings that nobody knows is a new name of the same client.
  * Fails: an IKE_SA_INIT's SPI is known from elsewhere -> SPI and address together are its name; the other one's record
  *                                                        is not touched, whoever of the two is the impostor
- *        an ESP SPI is another client's as well       -> likewise: servers choose without asking each other
+ *        an ESP SPI is another client's as well       -> likewise, once that is plain: servers choose their own
  *        an unproven session brings an unknown name   -> nothing is learnt: it may be at the wrong server
  *        no record, no beginning, no known flow       -> `fallback`, and no record of the SPI: it would name a server
  *                                                        that has no such IKE_SA
@@ -45,6 +45,7 @@ struct key {
 
 struct name {                  /* that a datagram calls its client by */
     struct key anywhere, here; /* here: together with the client's address */
+    struct key on_flow;        /* and its port */
     bool is_ike, init;         /* init: the client has just chosen it */
     bool begins;               /* the IKE_SA is not established yet */
 };
@@ -84,6 +85,8 @@ static void name_read(struct name *name, const struct hp_flow *flow)
     }
     name->here = name->anywhere;
     key_append_address(&name->here, &flow->client);
+    name->on_flow = name->here;
+    key_append(&name->on_flow, &flow->client.port, sizeof flow->client.port);
 }
 
 static int32_t get(const struct ike_spi *self, const struct key *key, struct hp_record *record)
@@ -91,11 +94,14 @@ static int32_t get(const struct ike_spi *self, const struct key *key, struct hp_
     return self->host->get(self->host, key->table, key->octets, key->size, record);
 }
 
+/* But for who begins anew, no other server than the record's could serve: whatever its limit says. */
 static int32_t claim(const struct ike_spi *self, const struct hp_flow *flow, const struct key *key)
 {
+    const bool anew = flow->ike != NULL && flow->ike->exchange == IKE_SA_INIT;
     const struct hp_claim claim = {.size = sizeof claim,
                                    .table = key->table,
                                    .key_size = key->size,
+                                   .flags = anew || key->table == ADDRESSES ? 0 : HP_CLAIM_OVER_LIMIT,
                                    .key = key->octets,
                                    .ttl_ms = hp_ttl(&self->profile->values[TIMEOUT]),
                                    .prefer = HP_NOTHING}; /* a live session's own server comes first by itself */
@@ -141,13 +147,25 @@ static int32_t select_for_new(const struct ike_spi *self, const struct hp_flow *
     return server;
 }
 
-/* A live session brings the name of a client that is at home elsewhere. It follows, unless it is plain that it is its
- * server's: proven, and ESP whose SPI another client got from another server, or IKE that no server has proven. */
+/* ESP on a proven session, and its SPI leads to another server. Either the flow is another client's now, because a NAT
+ * has given its port away; or two servers have chosen one SPI. It follows once. If IKE has brought the flow back since,
+ * it was the second. */
+static int32_t select_for_stray_esp(const struct ike_spi *self, const struct hp_flow *flow, const struct name *name)
+{
+    const struct key *followed = &name->on_flow;
+
+    if (get(self, followed, NULL) == flow->server)
+        return claim(self, flow, &name->here);
+    (void)self->host->put(self->host, followed->table, followed->octets, followed->size, flow->server,
+                          hp_ttl(&self->profile->values[TIMEOUT]));
+    return claim(self, flow, &name->anywhere);
+}
+
+/* A proven session brings a message of an IKE_SA that is at home elsewhere. It follows a client that is proven, and one
+ * that has begun at this very address; nobody else, because whoever can forge its address may have sent it. */
 static bool follows(const struct hp_flow *flow, const struct name *name, const struct hp_record *record)
 {
-    if (!flow->proven || name->begins)
-        return true;
-    return name->is_ike ? record->proven : made_here(record, flow);
+    return record->proven || (name->begins && made_here(record, flow));
 }
 
 static int32_t select_by_name(const struct ike_spi *self, const struct hp_flow *flow)
@@ -157,16 +175,20 @@ static int32_t select_by_name(const struct ike_spi *self, const struct hp_flow *
     int32_t server;
 
     name_read(&name, flow);
+    server = get(self, &name.anywhere, &record);
+    if (flow->proven && server == flow->server && !name.init)
+        return claim(self, flow, &name.anywhere);
     if (get(self, &name.here, NULL) >= 0)
         return claim(self, flow, &name.here);
-    server = get(self, &name.anywhere, &record);
     if (server < 0)
         return select_for_new(self, flow, &name);
     if (name.init && !made_here(&record, flow))
         return claim(self, flow, &name.here);
-    if (flow->server < 0 || server == flow->server || follows(flow, &name, &record))
+    if (!flow->proven || server == flow->server)
         return claim(self, flow, &name.anywhere);
-    return name.is_ike ? flow->server : claim(self, flow, &name.here);
+    if (!name.is_ike)
+        return select_for_stray_esp(self, flow, &name);
+    return follows(flow, &name, &record) ? claim(self, flow, &name.anywhere) : flow->server;
 }
 
 /* RFC 3948 section 2.3: one octet, for the NAT and not for the server. */

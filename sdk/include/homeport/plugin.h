@@ -104,7 +104,7 @@ struct hp_flow { /* GROWS */
 
 /* Which datagrams of an established session select decides anew, before they go out, because they may belong elsewhere.
  * Its answer moves the session, or leaves it where it is. Nothing is the default. */
-#define HP_DECIDE_IKE 0x1u     /* each IKE message from the client */
+#define HP_DECIDE_IKE 0x1u     /* IKE messages from the client; 32 a second at most */
 #define HP_DECIDE_ESP_SPI 0x2u /* ESP whose SPI is not the last that was asked about; four times a second at most */
 
 /* What a plugin asks to see of an established session. Nothing is the default: an observed datagram costs a call. */

@@ -230,7 +230,8 @@ Test(ike_spi, a_proven_session_follows_a_client_that_begins_and_one_that_is_prov
     int32_t other = (one.server + 1) % 3;
 
     cr_assert_eq(say(ELSEWHERE, A, ESTABLISHED, other, true).server, other, "nobody has proven it");
-    cr_assert_eq(say(ELSEWHERE, A, AUTH, other, true).server, one.server, "an IKE_SA that begins");
+    cr_assert_eq(say(ELSEWHERE, A, AUTH, other, true).server, other, "nor was it begun at this address");
+    cr_assert_eq(say(HOME, A, AUTH, other, true).server, one.server, "an IKE_SA that begins");
     prove(&deciding, &one);
     cr_assert_eq(say(ELSEWHERE, A, ESTABLISHED, other, true).server, one.server, "the NAT has shuffled its ports");
 }
@@ -240,11 +241,38 @@ Test(ike_spi, equal_esp_spis_part_by_address)
     int32_t home = begin(HOME, A), other = (home + 1) % 3;
 
     cr_assert_eq(say(HOME, 78, ESP, home, true).server, home);
-    cr_assert_eq(say(ELSEWHERE, 78, ESP, other, true).server, other, "its own server has chosen the same");
+    cr_assert_eq(say(ELSEWHERE, 78, ESP, other, true).server, home, "it may be another client's flow now");
+    cr_assert_eq(say(ELSEWHERE, 78, ESP, other, true).server, other, "IKE has brought it back: SPIs that are equal");
     cr_assert_eq(say(ELSEWHERE, 78, ESP, NEW, false).server, other);
     cr_assert_eq(say(HOME, 78, ESP, NEW, false).server, home);
-    cr_assert_eq(say(HOME, 78, ESP, other, true).server, home,
-                 "one NAT, two servers: the flow is another client's now");
+}
+
+/* What was learnt in the wrong place leads nobody astray who is at home. */
+Test(ike_spi, a_session_at_home_stays_whatever_its_address_has_claimed)
+{
+    int32_t home = begin(HOME, A), other = (home + 1) % 3;
+
+    say(HOME, 78, ESP, home, true);
+    say(ELSEWHERE, 78, ESP, other, true);
+    cr_assert_eq(say(ELSEWHERE, 78, ESP, other, true).server, other);
+    cr_assert_eq(say(ELSEWHERE, 78, ESP, home, true).server, home);
+}
+
+Test(ike_spi, a_servers_limit_moves_no_ike_sa)
+{
+    static const char *const names[] = {"vpn1", "vpn2", "vpn3"};
+    int32_t home = begin(HOME, A);
+
+    say(HOME, 78, ESP, home, true);
+    for (uint32_t worker = 0; worker < 2; worker++) /* every server is at its limit */
+        for (uint32_t service = 0; service < 2; service++)
+            for (uint32_t i = 0; i < 3; i++)
+                deciding.topologies[worker]->services[service].members[i].max_clients = 1;
+    for (uint32_t i = 0; i < 3; i++)
+        world_recount(&deciding.world, names[i], 1);
+    deciding.now_s += 150;
+    cr_assert_eq(say(ELSEWHERE, 78, ESP, NEW, false).server, home);
+    cr_assert_eq(say(ELSEWHERE, A, ESTABLISHED, NEW, false).server, home);
 }
 
 /* Each bucket full of proven records: the IKE_SA has no record, and both its messages go to one server all the same. */

@@ -30,6 +30,11 @@ static void heard(void)
     atomic_store(&row.client_ms, relay.now_ms);
 }
 
+static void answered(void)
+{
+    atomic_store(&row.server_ms, relay.now_ms);
+}
+
 static void open_path(void)
 {
     const struct session_row content = {.server = HOME};
@@ -208,6 +213,7 @@ Test(kept, is_proven_when_it_has_lasted_in_a_proven_session)
     second = watch_new(2);
     for (uint32_t i = 0; i < RELAY_PROBATION_S; i++) {
         at(START_S + i);
+        answered();
         kept_refresh(&path);
         cr_assert_not(is_proven(&second), "after %u s", i);
     }
@@ -227,6 +233,7 @@ Test(kept, so_is_what_a_proven_session_watches_later)
     cr_assert(is_watched(&second));
     for (uint32_t i = 0; i <= RELAY_PROBATION_S; i++) {
         at(START_S + i);
+        answered();
         now = (struct record_ref){second.index, record_value(fixture.segment, second.index)};
         path_refresh(&path, &now);
         cr_assert_eq(is_proven(&second), i == RELAY_PROBATION_S, "after %u s", i);
@@ -243,10 +250,50 @@ Test(kept, a_flood_of_names_proves_none)
         at(START_S + i);
         refs[i] = watch_new(i);
         heard();
+        answered();
         kept_refresh(&path);
     }
     for (uint32_t i = 0; i < 100; i++)
         cr_expect_not(is_proven(&refs[i]), "%u", i);
+}
+
+Test(kept, is_not_proven_by_a_server_that_has_not_answered_since)
+{
+    struct record_ref second;
+
+    watch_new(1);
+    answered();
+    path_prove(&path);
+    at(START_S + 1);
+    second = watch_new(2);
+    at(START_S + 3 * RELAY_PROBATION_S);
+    heard();
+    kept_refresh(&path);
+    cr_expect_not(is_proven(&second));
+}
+
+/* Another worker's clock reading may be a second ahead. */
+Test(kept, a_record_of_the_next_second_has_not_lasted)
+{
+    struct record_ref second;
+
+    watch_new(1);
+    path_prove(&path);
+    at(START_S + 1);
+    second = watch_new(2);
+    at(START_S);
+    atomic_store(&row.server_ms, relay.now_ms + 2000);
+    kept_refresh(&path);
+    cr_expect_not(is_proven(&second));
+}
+
+Test(kept, what_is_pushed_out_while_in_use_is_asked_about_again)
+{
+    for (uint32_t i = 0; i <= SESSION_KEPT; i++)
+        watch_new(i);
+    path.esp_spi = 77;
+    watch_new(100);
+    cr_expect_eq(path.esp_spi, 0);
 }
 
 Test(kept, of_an_unproven_session_stays_unproven)
@@ -301,7 +348,7 @@ Test(kept, nonsense_in_the_row_is_forgotten)
     watch_new(1);
     for (uint32_t i = 0; i < SESSION_KEPT; i++) {
         atomic_store(&row.kept_record[i], UINT32_MAX - 1 - i);
-        atomic_store(&row.kept_watch[i], UINT64_MAX);
+        atomic_store(&row.kept_watch[i], RECORD_DEAD); /* of a record that is not there */
     }
     kept_delete(&path);
     kept_refresh(&path);
