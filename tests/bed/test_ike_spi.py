@@ -53,13 +53,12 @@ def pinging(bed):
 
 def gaps(pings):
     """Waits until all are answered again; how long each was not."""
-    for one in pings:
-        one.stop()
+    beds.all_at_once(beds.Pinging.stop, pings)
     return [round(one.gap(), 2) for one in pings]
 
 
 def none_lost(pings):
-    answered = [one.stop() for one in pings]
+    answered = beds.all_at_once(beds.Pinging.stop, pings)
     return all(numbers == list(range(1, len(numbers) + 1)) for numbers in answered)
 
 
