@@ -349,6 +349,7 @@ def test_the_daemon_lives_under_the_restrictions_of_its_unit(site, unit):
     before = cells(site)
     reload = [*prefix, *unit.command("ExecReload", site.path)]
     run(reload)
+    wait_for(lambda: len(site.daemon.workers()) == 2, what="the end of the old workers")
     killed = site.daemon.workers()
     for worker in killed:
         site.daemon.kill(worker)
