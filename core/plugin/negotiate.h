@@ -13,7 +13,7 @@ int plugin_negotiate(struct plugin *plugin, const void *exported, size_t size, s
 
 /* The option at a position; steps by the plugin's own size of an entry. */
 const struct hp_option *plugin_option(const struct hp_plugin *descriptor, uint32_t position);
-/* Position of the duration that derive_key's records live for; UINT32_MAX: the plugin derives no keys. */
+/* Position of the duration that records live for; UINT32_MAX: none (a plugin with select alone may have none). */
 uint32_t plugin_ttl_option(const struct hp_plugin *descriptor);
 
 #endif

@@ -11,8 +11,7 @@
  *        the watched one is of another profile, which the service had before a reload -> likewise */
 #include "relay/private.h"
 
-#define REFRESH_S 8u      /* a record that was not used for so long while the session was heard */
-#define EXPIRES_SOON_S 2u /* the next look comes in a second */
+#define REFRESH_S 8u /* a record that was not used for so long while the session was heard */
 
 static void kept_put(struct session_row *row, uint32_t position, uint32_t record, uint64_t watch)
 {
@@ -25,16 +24,12 @@ static uint32_t kept_at(const struct session_row *row, uint32_t position)
     return atomic_load_explicit(&row->kept_record[position], memory_order_relaxed);
 }
 
-/* As path_watched: what is kept there, as it is now. */
+/* What is kept there, as it is now. */
 static bool kept_find(const struct path *path, uint32_t position, struct record_ref *ref)
 {
-    ref->index = kept_at(path->row, position);
-    if (ref->index == SEGMENT_NO_INDEX)
-        return false;
-    ref->value = record_value(path->lane->relay->segment, ref->index);
-    if (RECORD_SERVER(ref->value) == RECORD_DEAD)
-        return false;
-    return RECORD_DECISION(ref->value) == atomic_load_explicit(&path->row->kept_watch[position], memory_order_relaxed);
+    uint64_t watch = atomic_load_explicit(&path->row->kept_watch[position], memory_order_relaxed);
+
+    return path_finds(path, kept_at(path->row, position), watch, ref) && RECORD_SERVER(ref->value) != RECORD_DEAD;
 }
 
 /* To the head of the list; what stood at `position` makes way. */
@@ -103,8 +98,10 @@ static void refresh_one(struct path *path, struct record_ref *ref)
 
     if (row_proven(path->row) && !RECORD_PROVEN(ref->value) && path_has_borne_out(path, ref))
         (void)record_prove(relay->segment, ref);
-    if ((heard && age_s >= REFRESH_S) || record_expired(relay->segment, ref, now_s + EXPIRES_SOON_S))
+    if (heard && age_s >= REFRESH_S)
         (void)record_touch(relay->segment, ref, now_s);
+    else
+        path_keep_record(path, ref);
 }
 
 void kept_refresh(struct path *path)

@@ -14,7 +14,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#define CELL_TRIES 16u /* cells that cannot be bound, before the flow is refused */
+#define CELL_TRIES 16u    /* cells that cannot be bound, before the flow is refused */
+#define EXPIRES_SOON_S 2u /* of a record: the next look comes in a second */
 
 void path_refused(struct relay *relay, int status)
 {
@@ -238,15 +239,27 @@ void path_watch_record(struct path *path, const struct decision *decision)
     atomic_store_explicit(&row->flags, flags | decision->flags | RELAY_ROW_DECIDED, memory_order_release);
 }
 
+bool path_finds(const struct path *path, uint32_t record, uint64_t watch, struct record_ref *ref)
+{
+    ref->index = record;
+    if (record == SEGMENT_NO_INDEX)
+        return false;
+    ref->value = record_value(path->lane->relay->segment, record);
+    return RECORD_DECISION(ref->value) == watch;
+}
+
 bool path_watched(const struct path *path, struct record_ref *ref)
 {
-    const struct session_row *row = path->row;
+    return path_finds(path, atomic_load_explicit(&path->row->record, memory_order_relaxed),
+                      atomic_load_explicit(&path->row->watch, memory_order_relaxed), ref);
+}
 
-    ref->index = atomic_load_explicit(&row->record, memory_order_relaxed);
-    if (ref->index == SEGMENT_NO_INDEX)
-        return false;
-    ref->value = record_value(path->lane->relay->segment, ref->index);
-    return RECORD_DECISION(ref->value) == atomic_load_explicit(&row->watch, memory_order_relaxed);
+void path_keep_record(const struct path *path, struct record_ref *ref)
+{
+    const struct relay *relay = path->lane->relay;
+
+    if (record_expired(relay->segment, ref, relay_now_s(relay) + EXPIRES_SOON_S))
+        (void)record_touch(relay->segment, ref, relay_now_s(relay));
 }
 
 bool path_has_borne_out(const struct path *path, const struct record_ref *ref)

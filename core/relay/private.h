@@ -214,6 +214,9 @@ void path_end(struct path *path, const char *reason);
 void path_forget(struct path *path); /* the row lives on; its socket is closed */
 int path_open(struct path *path);    /* opens the socket on the row's cell again; negative errno values */
 void path_watch_record(struct path *path, const struct decision *decision);
+/* The record as it is now. false: there is none, or it is another decision than `watch` by now. */
+bool path_finds(const struct path *path, uint32_t record, uint64_t watch, struct record_ref *ref);
+void path_keep_record(const struct path *path, struct record_ref *ref); /* does not expire while the session lives */
 bool path_watched(const struct path *path, struct record_ref *ref); /* false: no record, or another decision by now */
 void path_refresh(struct path *path, struct record_ref *ref); /* traffic: the record was used, and is as proven as we */
 void path_prove(struct path *path);

@@ -3,8 +3,6 @@
 #include "base/endpoint.h"
 #include "relay/private.h"
 
-#define EXPIRES_SOON_S 2u
-
 static bool is_idle(const struct path *path, uint64_t now_ms)
 {
     const struct config *config = path->lane->relay->config;
@@ -19,14 +17,12 @@ static bool is_idle(const struct path *path, uint64_t now_ms)
  * flow could be sent elsewhere before this one has put its own server back. */
 static void keep_record(const struct path *path)
 {
-    struct relay *relay = path->lane->relay;
     struct record_ref ref;
 
     if (!path_watched(path, &ref))
         return;
     path_prove_record(path, &ref);
-    if (record_expired(relay->segment, &ref, relay_now_s(relay) + EXPIRES_SOON_S))
-        (void)record_touch(relay->segment, &ref, relay_now_s(relay));
+    path_keep_record(path, &ref);
 }
 
 void sweep_lane(struct lane *lane, uint32_t part)

@@ -348,9 +348,9 @@ class Site:
         return names[0] if len(names) == 1 else None
 
 
-def connected(site, count):
-    """So many new clients, each all the way through."""
-    clients = [site.client() for _ in range(count)]
+def connected(site, count, number=None):
+    """So many new clients, each all the way through; all at the address of that number, else each at its own."""
+    clients = [site.client(number) for _ in range(count)]
     for client in clients:
         assert client.connect(), f"{client.address} did not connect"
     return clients

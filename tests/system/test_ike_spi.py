@@ -7,7 +7,7 @@ from collections import Counter
 
 import ike
 import pytest
-from homeport import Site, cells, wait_for
+from homeport import Site, cells, connected, wait_for
 
 CHECK = {"all": {"health": {"check": "ike", "interval": "200ms", "timeout": "150ms", "rise": 1, "fall": 2}}}
 
@@ -30,10 +30,7 @@ def fixture_started(site):
 
 def behind_one_address(site, count):
     """Connected clients that have their address in common, as behind a NAT."""
-    clients = [site.client(0) for _ in range(count)]
-    for client in clients:
-        assert client.connect()
-    return clients
+    return connected(site, count, 0)
 
 
 def home_of(site, client):
@@ -344,9 +341,7 @@ def test_names_outlive_processes(started, what):
 
 def test_a_reload_from_a_vendors_way_keeps_everybody(site):
     site.start({"aovpn": {"plugin": "match_across_services"}}, "aovpn", pools=CHECK)
-    clients = [site.client() for _ in range(6)]
-    for client in clients:
-        assert client.connect()
+    clients = connected(site, 6)
     homes, before = [home_of(site, client) for client in clients], cells(site)
     site.write(site.config(profile(), "spi", pools=CHECK))
     site.daemon.reload()
