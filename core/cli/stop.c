@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Happy path: who holds STATE/master.lock is the master; SIGTERM to it, and wait until it has gone. It ends its
- * processes first, those that are stopped or hang as well.
- * Fails: nobody holds the lock -> done already, status 0: systemd asks as well when the master has ended by itself
- *        it does not end       -> it is stopped or hangs itself: killed after STOP_LIMIT_MS, and the kernel ends its
- *                                 processes (sandbox.c)
+ * processes first, those that are stopped or hang as well. What a master has left that died is ended here, with the lock
+ * in hand, so that no other master takes it over meanwhile.
+ * Fails: nobody holds the lock -> nobody is there but such processes, or nobody at all: status 0
+ *        it does not end       -> it is stopped or hangs itself: killed after STOP_LIMIT_MS, then its processes
  * The lock and not the control socket, because the monitor behind that may hang. */
 #include "base/clock.h"
 #include "cli/settings.h"
 #include "cli/verbs.h"
+#include "process/survivors.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -20,6 +21,7 @@
 
 #define STOP_LIMIT_MS 8000 /* the master needs 3 s for processes that hang */
 #define KILL_LIMIT_MS 2000
+#define SURVIVORS_LIMIT_MS 3000
 
 static const struct usage usage = {
     .verb = "stop",
@@ -112,7 +114,7 @@ static int master_open(const char *folder, int *pidfd, pid_t *pid, struct error 
     }
 }
 
-static int stop(const char *folder, struct error *error)
+static int stop_master(const char *folder, struct error *error)
 {
     pid_t pid;
     int pidfd, status = master_open(folder, &pidfd, &pid, error);
@@ -121,6 +123,48 @@ static int stop(const char *folder, struct error *error)
         return status;
     status = send_and_wait(pidfd, pid, error);
     close(pidfd);
+    return status;
+}
+
+static int stop_survivors(int folder, struct error *error)
+{
+    struct survivor found[SEGMENT_PROCESSES];
+    int count = survivors_find(folder, found, error);
+
+    if (count > 0)
+        survivors_end(found, count, SURVIVORS_LIMIT_MS);
+    return count < 0 ? count : 0;
+}
+
+/* 1: a new master has come in between. */
+static int stop_what_is_left(const char *path, struct error *error)
+{
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    int folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW), status = 0;
+    int file = folder >= 0 ? openat(folder, "master.lock", O_RDWR | O_CLOEXEC | O_NOFOLLOW) : -1;
+
+    if (file >= 0) /* else nothing has ever run here */
+        status = fcntl(file, F_SETLK, &lock) == 0 ? stop_survivors(folder, error) : 1;
+    else if (errno != ENOENT) {
+        status = error_set(error, -errno, "cannot open %s/master.lock: %s", path, strerror(errno));
+        error_next(error, "only root and the daemon's own user may stop it");
+    }
+    if (file >= 0)
+        close(file);
+    if (folder >= 0)
+        close(folder);
+    return status;
+}
+
+static int stop(const char *folder, struct error *error)
+{
+    int status;
+
+    do {
+        status = stop_master(folder, error);
+        if (status == 0)
+            status = stop_what_is_left(folder, error);
+    } while (status == 1);
     return status;
 }
 

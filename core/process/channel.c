@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -92,20 +93,40 @@ static uint32_t received(struct msghdr *header, int out[MESSAGE_ITEMS])
     return count;
 }
 
-/* false: nothing more to read now. */
-static bool read_packet(struct channel *self)
+/* The size of what came, or as recvmsg. */
+static ssize_t receive(int fd, struct message *message, int descriptors[MESSAGE_ITEMS], uint32_t *count, int flags)
 {
     union {
         char room[CMSG_SPACE(sizeof(int) * MESSAGE_ITEMS)];
         struct cmsghdr align;
     } control;
-    struct message message;
-    int descriptors[MESSAGE_ITEMS];
-    struct iovec part = {&message, sizeof message};
+    struct iovec part = {message, sizeof *message};
     struct msghdr header = {
         .msg_iov = &part, .msg_iovlen = 1, .msg_control = control.room, .msg_controllen = sizeof control.room};
-    ssize_t size = recvmsg(self->fd, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    ssize_t size = recvmsg(fd, &header, flags | MSG_CMSG_CLOEXEC);
+
+    *count = size > 0 ? received(&header, descriptors) : 0;
+    return size;
+}
+
+static bool is_message(struct message *message, ssize_t size, int *descriptors, uint32_t count)
+{
+    if (size != sizeof *message || message->kind >= MESSAGE_KINDS || message->count > MESSAGE_ITEMS) {
+        while (count > 0)
+            close(descriptors[--count]);
+        return false;
+    }
+    message->text[sizeof message->text - 1] = '\0';
+    return true;
+}
+
+/* false: nothing more to read now. */
+static bool read_packet(struct channel *self)
+{
+    struct message message;
+    int descriptors[MESSAGE_ITEMS];
     uint32_t count;
+    ssize_t size = receive(self->fd, &message, descriptors, &count, MSG_DONTWAIT);
 
     if (size < 0 && (errno == EAGAIN || errno == EINTR))
         return false;
@@ -115,15 +136,24 @@ static bool read_packet(struct channel *self)
         self->gone = true;
         return false;
     }
-    count = received(&header, descriptors);
-    if (size != sizeof message || message.kind >= MESSAGE_KINDS || message.count > MESSAGE_ITEMS) {
-        while (count > 0)
-            close(descriptors[--count]);
-        return true;
-    }
-    message.text[sizeof message.text - 1] = '\0';
-    self->events.message(self->events.arg, &message, descriptors, count);
+    if (is_message(&message, size, descriptors, count))
+        self->events.message(self->events.arg, &message, descriptors, count);
     return true;
+}
+
+int channel_receive(int fd, struct message *message, int descriptors[MESSAGE_ITEMS], uint32_t *count, int limit_ms)
+{
+    struct pollfd item = {.fd = fd, .events = POLLIN};
+    ssize_t size;
+
+    if (poll(&item, 1, limit_ms > 0 ? limit_ms : 0) <= 0)
+        return -ETIMEDOUT;
+    size = receive(fd, message, descriptors, count, MSG_DONTWAIT);
+    if (size < 0 && (errno == EAGAIN || errno == EINTR))
+        return -EAGAIN;
+    if (size <= 0)
+        return -EPIPE;
+    return is_message(message, size, descriptors, *count) ? 0 : -EBADMSG;
 }
 
 void channel_drain(struct channel *channel)
@@ -224,4 +254,32 @@ int channel_send(struct channel *channel, const struct message *message, const i
     channel->last = &packet->next;
     watch(channel);
     return 0;
+}
+
+void series_begin(struct channel_series *series, struct channel *channel, enum message_kind kind)
+{
+    memset(series, 0, sizeof *series);
+    series->channel = channel;
+    series->message.kind = kind;
+}
+
+int series_end(struct channel_series *series)
+{
+    if (series->message.count > 0 && series->status == 0)
+        series->status =
+            channel_send(series->channel, &series->message, series->descriptors, series->descriptor_count);
+    series->message.count = series->descriptor_count = 0;
+    return series->status;
+}
+
+void series_add(struct channel_series *series, uint32_t listener, uint32_t lane, int descriptor)
+{
+    struct message *message = &series->message;
+
+    message->listeners[message->count] = listener;
+    message->lanes[message->count++] = lane;
+    if (descriptor >= 0)
+        series->descriptors[series->descriptor_count++] = descriptor;
+    if (message->count == MESSAGE_ITEMS)
+        series_end(series);
 }

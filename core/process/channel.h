@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The line between the master and a process that it started: a SOCK_SEQPACKET pair, one fixed-size message a packet,
- * descriptors beside it. Never blocks: what the other end does not take yet waits in a queue here. */
+/* The line between the master and one of its processes: SOCK_SEQPACKET, one fixed-size message a packet, descriptors
+ * beside it. A pair from birth on; a connection to the process's own socket when another master takes it over. Never
+ * blocks: what the other end does not take yet waits in a queue here. */
 #ifndef PROCESS_CHANNEL_H
 #define PROCESS_CHANNEL_H
 
@@ -23,6 +24,10 @@ enum message_kind {
     MESSAGE_TAKEN,  /* lanes[0] */
     MESSAGE_GIVEN,  /* lanes[0] */
     MESSAGE_RELOAD, /* a descriptor: the connection that wants to know how it went */
+    /* child -> another master that has connected, in this order; READY is the end */
+    MESSAGE_HELLO, /* listeners[0]: enum process_role, lanes[0]: its number */
+    MESSAGE_HOLDS, /* lanes[i], listeners[i]: enum lane_state; no descriptors */
+                   /* then MESSAGE_LISTENERS: count descriptors, lanes[i] beside each */
     MESSAGE_KINDS
 };
 
@@ -47,7 +52,23 @@ int channel_open(struct channel **out, uv_loop_t *loop, int fd, const struct cha
 void channel_close(struct channel *channel);
 /* Reads what has arrived and was not read yet: the last words of a process that has just been reaped. */
 void channel_drain(struct channel *channel);
+/* Waits for the next message of a connection that is no channel yet. 0: count descriptors are the caller's. -ETIMEDOUT;
+ * -EPIPE: the other end is gone; -EAGAIN, -EBADMSG: there was none after all, or nonsense. */
+int channel_receive(int fd, struct message *message, int descriptors[MESSAGE_ITEMS], uint32_t *count, int limit_ms);
 /* Sends a copy, with duplicates of the descriptors. -ENOMEM, -EPIPE: the other end is gone. */
 int channel_send(struct channel *channel, const struct message *message, const int *descriptors, uint32_t count);
+
+
+/* Many items of one kind, MESSAGE_ITEMS a message. */
+struct channel_series {
+    struct channel *channel;
+    struct message message;
+    int descriptors[MESSAGE_ITEMS];
+    uint32_t descriptor_count;
+    int status; /* of the first send that failed: nothing more is sent */
+};
+void series_begin(struct channel_series *series, struct channel *channel, enum message_kind kind);
+void series_add(struct channel_series *series, uint32_t listener, uint32_t lane, int descriptor); /* -1: none */
+int series_end(struct channel_series *series);
 
 #endif

@@ -152,7 +152,7 @@ int check_start(struct check **out, uv_loop_t *loop, int source, const char *pat
     uv_timer_init(loop, &self->limit);
     status =
         spawn_role(loop, &self->process, arguments,
-                   (int[SPAWN_DESCRIPTORS]){-1, -1, self->text_fd, self->plan_fd, source, -1, -1}, on_ended, error);
+                   (int[SPAWN_DESCRIPTORS]){-1, -1, self->text_fd, self->plan_fd, source, -1, -1, -1}, on_ended, error);
     if (status < 0) {
         self->open_handles = 1;
         uv_close((uv_handle_t *)&self->limit, on_handle_closed);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A started process, from the master's side.
- * Happy path: a slot of the segment, a channel, spawn; it says READY, is given lanes (worker) or BEGIN (monitor), later
- * STOP, ends with status 0 and is reaped.
+ * Happy path: a slot of the segment, a channel, a socket for the next master, spawn; it says READY, is given lanes
+ * (worker) or BEGIN (monitor), later STOP, ends with status 0 and is reaped.
  * Fails: it cannot start      -> FAILED with a text: the start or reload that wanted it fails; a respawn is tried again
  *        it dies              -> deaths.c: slot freed, lanes without a holder, respawn
  *        its messages are odd -> ignored: a hostile child can only hurt itself */
@@ -9,11 +9,13 @@
 
 #include "base/clock.h"
 #include "process/spawn.h"
+#include "process/survivors.h"
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -49,9 +51,8 @@ static void say_failed(struct child *child, const char *text)
     reload_child_failed(child->master, child, &error);
 }
 
-static void on_message(void *arg, const struct message *message, int *descriptors, uint32_t count)
+void child_heard(struct child *child, const struct message *message, int *descriptors, uint32_t count)
 {
-    struct child *child = arg;
     struct master *master = child->master;
     bool about_lane = message->kind == MESSAGE_TAKEN || message->kind == MESSAGE_GIVEN;
     uint32_t used = 0;
@@ -72,19 +73,16 @@ static void on_message(void *arg, const struct message *message, int *descriptor
         close(descriptors[used++]);
 }
 
-static void on_closed(void *arg)
+void child_lost(struct child *child)
 {
-    struct child *child = arg;
-
     /* It was told to stop: its plugins are being destroyed, and STOP_LIMIT_MS is for those that hang. */
     if (child->state == CHILD_LEAVING)
         return;
     /* It is dying, or it has lost its mind. Reaping tells; make sure that there is one. */
-    if (child->running)
-        uv_process_kill(&child->process, SIGKILL);
+    child_kill(child);
 }
 
-static void child_unlink(struct child *child)
+void child_unlink(struct child *child)
 {
     struct child **link = &child->master->children;
 
@@ -98,20 +96,24 @@ static void on_process_closed(uv_handle_t *handle)
     free(handle->data);
 }
 
-static void on_exit_event(uv_process_t *process, int64_t status, int number)
+void child_ended(struct child *child, int64_t status, int number)
 {
-    struct child *child = process->data;
-
     child->running = false;
     channel_drain(child->channel); /* it may have said why */
     child_unlink(child);
     channel_close(child->channel);
     child->channel = NULL;
+    survivor_forget(child->master->folder, child->slot);
     child_died(child, status, number);
+}
+
+static void on_exit_event(uv_process_t *process, int64_t status, int number)
+{
+    child_ended(process->data, status, number);
     uv_close((uv_handle_t *)process, on_process_closed);
 }
 
-static int spawn(struct child *child, int channel, struct error *error)
+static int spawn(struct child *child, int channel, int next, struct error *error)
 {
     struct master *self = child->master;
     const struct plan *plan = child->generation->plan;
@@ -121,7 +123,7 @@ static int spawn(struct child *child, int channel, struct error *error)
                          uid,        gid,
                          parent,     (char *)self->path,
                          NULL};
-    int descriptors[SPAWN_DESCRIPTORS] = {-1, 1, 2, channel, child->generation->source, self->segment->fd, -1};
+    int descriptors[SPAWN_DESCRIPTORS] = {-1, 1, 2, channel, child->generation->source, self->segment->fd, -1, next};
 
     snprintf(slot, sizeof slot, "%u", child->slot);
     snprintf(number, sizeof number, "%u", child->number);
@@ -133,10 +135,20 @@ static int spawn(struct child *child, int channel, struct error *error)
     return spawn_role(self->loop, &child->process, arguments, descriptors, on_exit_event, error);
 }
 
+static void on_message(void *arg, const struct message *message, int *descriptors, uint32_t count)
+{
+    child_heard(arg, message, descriptors, count);
+}
+
+static void on_closed(void *arg)
+{
+    child_lost(arg);
+}
+
 static int connect_and_spawn(struct child *child, struct error *error)
 {
     struct channel_events events = {child, on_message, on_closed};
-    int pair[2], status;
+    int pair[2], status, next;
 
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
         return error_set(error, -errno, "cannot make a channel: %s", strerror(errno));
@@ -146,11 +158,15 @@ static int connect_and_spawn(struct child *child, struct error *error)
         close(pair[1]);
         return status;
     }
-    status = spawn(child, pair[1], error);
+    next = survivor_socket(child->master->folder, child->slot, error);
+    status = next < 0 ? next : spawn(child, pair[1], next, error);
     close(pair[1]);
+    if (next >= 0)
+        close(next);
     if (status < 0) {
         channel_close(child->channel);
         child->channel = NULL;
+        survivor_forget(child->master->folder, child->slot);
     }
     return status;
 }
@@ -181,6 +197,7 @@ int child_start(struct master *self, struct generation *generation, enum process
     child->role = role;
     child->number = number;
     child->process.data = child;
+    child->pidfd = -1;
     child->slot = free_slot(self);
     if (child->slot == SEGMENT_NO_INDEX) {
         free(child);
@@ -197,14 +214,15 @@ int child_start(struct master *self, struct generation *generation, enum process
         return status;
     }
     child->running = true;
-    atomic_store(&self->segment->processes[child->slot].pid, child->process.pid);
+    child->pid = child->process.pid;
+    atomic_store(&self->segment->processes[child->slot].pid, child->pid);
     child->next = self->children;
     self->children = child;
     if (role == PROCESS_MONITOR)
         generation->monitor = child;
     else
         generation->workers[number] = child;
-    return role == PROCESS_WORKER ? listeners_send(generation, child, self->segment->lane_count, error) : 0;
+    return listeners_send(generation, child, self->segment->lane_count, error);
 }
 
 struct search {
@@ -255,6 +273,8 @@ void child_stop(struct child *child)
 
 void child_kill(struct child *child)
 {
-    if (child->running)
+    if (child->running && child->pidfd >= 0)
+        (void)pidfd_send_signal(child->pidfd, SIGKILL, NULL, 0);
+    else if (child->running)
         uv_process_kill(&child->process, SIGKILL);
 }

@@ -40,6 +40,8 @@ static void describe(struct error *out, const struct master *self, const struct 
 
     if (child->hung)
         snprintf(how, sizeof how, "hung and was killed");
+    else if (child->pidfd >= 0)
+        snprintf(how, sizeof how, "has ended (it was another master's: how is not known)");
     else if (number != 0)
         snprintf(how, sizeof how, "died by signal %d", number);
     else
@@ -140,7 +142,7 @@ static void respawn(struct master *self, enum process_role role, uint32_t number
 
 void respawn_due(struct master *self, uint64_t now_ms)
 {
-    if (self->running == NULL || self->stopping)
+    if (self->running == NULL || self->running->adopted || self->stopping)
         return;
     for (uint32_t i = 0; i < self->running->plan->workers; i++)
         if (self->running->workers[i] == NULL)

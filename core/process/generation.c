@@ -127,7 +127,8 @@ int generation_assign(struct master *self, const struct generation *generation, 
 {
     const struct plan *plan = generation->plan;
 
-    free_unnamed(self, generation);
+    if (self->running == NULL || !self->running->adopted) /* nobody knows what their configuration names */
+        free_unnamed(self, generation);
     for (uint32_t i = 0; i < plan->server_count; i++) {
         int status = assign_server(self, &plan->servers[i], error);
         if (status < 0)

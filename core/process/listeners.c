@@ -119,23 +119,19 @@ void listeners_close(struct generation *generation, uint32_t lanes)
     generation->listener_count = 0;
 }
 
-int listeners_send(const struct generation *generation, struct child *worker, uint32_t lanes, struct error *error)
+/* A worker gets its lanes' sockets; the monitor all of them, to keep for the next master. */
+int listeners_send(const struct generation *generation, struct child *child, uint32_t lanes, struct error *error)
 {
-    struct message message = {.kind = MESSAGE_LISTENERS};
-    int sockets[MESSAGE_ITEMS], status = 0;
+    bool all = child->role == PROCESS_MONITOR;
+    uint32_t first = all ? 0 : child->number, step = all ? 1 : generation->plan->workers;
+    struct channel_series series;
+    int status;
 
-    for (uint32_t i = 0; i < generation->listener_count && status == 0; i++)
-        for (uint32_t lane = worker->number; lane < lanes && status == 0; lane += generation->plan->workers) {
-            sockets[message.count] = generation->listeners[i].sockets[lane];
-            message.listeners[message.count] = i;
-            message.lanes[message.count++] = lane;
-            if (message.count < MESSAGE_ITEMS)
-                continue;
-            status = channel_send(worker->channel, &message, sockets, message.count);
-            message.count = 0;
-        }
-    if (message.count > 0 && status == 0)
-        status = channel_send(worker->channel, &message, sockets, message.count);
+    series_begin(&series, child->channel, MESSAGE_LISTENERS);
+    for (uint32_t i = 0; i < generation->listener_count; i++)
+        for (uint32_t lane = first; lane < lanes; lane += step)
+            series_add(&series, i, lane, generation->listeners[i].sockets[lane]);
+    status = series_end(&series);
     if (status == 0 || status == -EPIPE || status == -ECONNRESET)
         return 0;
     return error_set(error, status, "cannot pass listening sockets on: %s", strerror(-status));

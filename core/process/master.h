@@ -4,6 +4,7 @@
  *
  *   master.c      start, signals, stop
  *   children.c    a started process: spawn, messages, reap
+ *   adoption.c    what a dead master has left
  *   succession.c  who holds which lane, and how it gets to the next holder
  *   deaths.c      why a process died, who is to blame, when it is started again; the watchdog
  *   reload.c      check, prepare, hand over
@@ -40,7 +41,10 @@ struct child {
     uint32_t number; /* worker 0..N-1 */
     uint32_t slot;   /* of the segment's processes */
     enum child_state state;
-    uv_process_t process;
+    uv_process_t process; /* not of an adopted one */
+    int pidfd;            /* of an adopted one; else -1 */
+    uv_poll_t ended;      /* likewise: readable when it has ended */
+    pid_t pid;
     struct channel *channel;
     bool running;        /* not reaped yet */
     uint64_t calls_seen; /* watchdog: inside_calls at its last look */
@@ -58,6 +62,7 @@ struct listener { /* of a generation, in the order of the plan */
 
 /* One configuration with the processes that were born with it. */
 struct generation {
+    bool adopted; /* what another master has left: no configuration, nobody is started again, no lane is given to it */
     struct plan *plan;
     int source; /* sealed configuration */
     struct listener *listeners;
@@ -88,6 +93,7 @@ struct master {
     struct segment *segment;
     int folder, lock, control;
     char control_path[320];
+    bool control_named; /* it has its name: somebody answers on it */
     struct generation *running, *next; /* next: being prepared */
     struct child *children;            /* all that are not reaped */
     struct lane *lanes;                /* segment->lane_count */
@@ -102,13 +108,19 @@ struct master {
 
 /* state_folder.c. Errors name cause and next step; -EBUSY: another daemon, with its pid. */
 int state_folder_open(struct master *self, const struct plan *plan, struct error *error);
+int state_folder_announce(struct master *self, struct error *error); /* whoever asks is answered from now on */
 void state_folder_close(struct master *self);
 
 /* listeners.c. Sockets that the generation before has for the same address are used again (dup). */
 int listeners_open(struct generation *generation, const struct generation *before, uint32_t lanes, struct error *error);
 void listeners_close(struct generation *generation, uint32_t lanes);
-/* A worker that is gone already is no error: its end says why. */
-int listeners_send(const struct generation *generation, struct child *worker, uint32_t lanes, struct error *error);
+/* A child that is gone already is no error: its end says why. */
+int listeners_send(const struct generation *generation, struct child *child, uint32_t lanes, struct error *error);
+
+/* adoption.c. Opens the segment, with the living processes of a dead master as the running generation; without any, as
+ * the last life has left it. */
+int adoption_open(struct master *self, const struct segment_shape *shape, struct error *error);
+void adoption_abandon(struct master *self); /* they serve on without a master, as before */
 
 /* notices.c. To the log; the first generation's listeners are open. */
 void notices_write(struct master *self, const struct plan *plan);
@@ -126,6 +138,10 @@ void generation_apply(struct master *self, const struct generation *generation);
 /* children.c */
 int child_start(struct master *self, struct generation *generation, enum process_role role, uint32_t number,
                 struct error *error);
+void child_heard(struct child *child, const struct message *message, int *descriptors, uint32_t count);
+void child_lost(struct child *child);   /* its end of the channel is closed */
+void child_unlink(struct child *child); /* from the master's list */
+void child_ended(struct child *child, int64_t status, int number); /* reaped, or its pidfd says so */
 void child_say(struct child *child, enum message_kind kind);
 void child_stop(struct child *child);
 void child_kill(struct child *child);

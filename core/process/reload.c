@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "process/sandbox.h"
 #include "process/source.h"
+#include "segment/tables.h"
 #include <errno.h>
 #include <jansson.h>
 #include <poll.h>
@@ -117,6 +118,7 @@ static void restore_quarantines(struct master *self)
 static void fail(struct master *self, struct error *error)
 {
     struct generation *next = self->next;
+    bool start = self->running == NULL || self->running->adopted;
 
     self->next = NULL;
     restore_quarantines(self);
@@ -125,18 +127,20 @@ static void fail(struct master *self, struct error *error)
             child->state = CHILD_LEAVING;
             child_kill(child);
         }
-    if (self->running == NULL)
+    if (start)
         self->status = 1;
     else
         error_under(error, "reload refused, everything runs on");
     log_failure(&self->log, LOG_ERROR, error);
     /* Of a start that failed, STOPPING=1 and the exit status tell the rest. */
-    notify_say(&self->notify, &self->log, self->running != NULL ? "READY=1" : "STOPPING=1", error->what);
+    notify_say(&self->notify, &self->log, start ? "STOPPING=1" : "READY=1", error->what);
     finish(self, error);
     if (next != NULL)
         generation_release(self, next);
-    if (self->running == NULL)
+    if (start) {
+        adoption_abandon(self);
         master_stop(self, 1);
+    }
 }
 
 /* What a reload cannot change: those that the segment's shape or the folder hold. */
@@ -148,15 +152,13 @@ static int check_against_running(struct master *self, const struct plan *plan, s
         return error_next(error, "stop homeport, remove %s/segment and start it: records and sessions are lost",
                           plan->state);
     }
-    if (self->running == NULL)
-        return 0;
-    if (strcmp(plan->state, self->running->plan->state) != 0) {
-        error_set(error, -EINVAL, "the state folder cannot change while homeport runs");
-        return error_next(error, "restart it, or write state: %s again", self->running->plan->state);
-    }
-    if (plan->records != self->running->plan->records || plan->sessions != self->running->plan->sessions)
+    if (self->segment->bucket_count != segment_bucket_count(plan->records) ||
+        self->segment->rows_per_lane != segment_rows_per_lane(plan->sessions, self->segment->lane_count))
         log_write(&self->log, LOG_WARNING, "other capacities take effect at the next start");
-    return 0;
+    if (self->running == NULL || self->running->adopted || strcmp(plan->state, self->running->plan->state) == 0)
+        return 0;
+    error_set(error, -EINVAL, "the state folder cannot change while homeport runs");
+    return error_next(error, "restart it, or write state: %s again", self->running->plan->state);
 }
 
 static uint32_t lanes_for(uint32_t workers)
@@ -175,17 +177,12 @@ static int found(struct master *self, const struct plan *plan, struct error *err
     int status = state_folder_open(self, plan, error);
 
     if (status == 0)
-        status = segment_open(&self->segment, self->folder, &shape, &self->log, error);
+        status = adoption_open(self, &shape, error);
     if (status < 0)
         return status;
-    self->lanes = calloc(self->segment->lane_count, sizeof *self->lanes);
-    if (self->lanes == NULL)
-        return error_set(error, -ENOMEM, "no memory for lanes");
     if (process_begin(self->segment, PROCESS_MASTER, 0) != 0)
         return error_set(error, -EINVAL, "the segment has no slot for the master");
     atomic_store(&self->segment->processes[0].pid, getpid());
-    for (uint32_t i = 0; i < self->segment->lane_count; i++)
-        atomic_store(&self->segment->lanes[i].holder, SEGMENT_NO_INDEX);
     return 0;
 }
 
@@ -218,7 +215,7 @@ static int prepare(struct master *self, const struct plan *plan, struct error *e
         status = listeners_open(self->next, self->running, self->segment->lane_count, error);
     if (status < 0)
         return status;
-    if (self->running == NULL)
+    if (!self->announced)
         notices_write(self, plan);
     lift_quarantines(self);
     status = start_successors(self, error);
@@ -254,7 +251,7 @@ static void on_checked(void *arg, const struct plan *plan, const char *text, con
     struct error error = *why;
 
     self->reload->text = strdup(text);
-    if (plan != NULL && self->running == NULL)
+    if (plan != NULL && !self->announced)
         log_as(self, plan); /* the first one to say how; a later one when it is accepted */
     report_findings(self, text, plan == NULL ? LOG_ERROR : LOG_WARNING);
     if (plan == NULL || prepare(self, plan, &error) < 0)
@@ -303,6 +300,7 @@ void reload_request(struct master *self, int connection)
 static void commit(struct master *self)
 {
     struct generation *before = self->running;
+    struct error error = {0};
 
     self->reload->deadline_ms = 0;
     self->reload->handing_over = true;
@@ -313,6 +311,8 @@ static void commit(struct master *self)
         atomic_store(&self->segment->profiles[i].quarantined, 0);
     self->running = self->next;
     self->next = NULL;
+    if (state_folder_announce(self, &error) < 0)
+        log_failure(&self->log, LOG_ERROR, &error);
     if (before != NULL && before->monitor != NULL)
         child_stop(before->monitor);
     child_say(self->running->monitor, MESSAGE_BEGIN);

@@ -45,8 +45,31 @@ static int read_config(struct role *role, const char *path, struct error *error)
     return status;
 }
 
+/* Who connects holds the master's lock: the last one is dead, and what it has said lies in the old channel. A lane that
+ * it let us give is no longer ours to hold. */
+static void on_next_master(void *arg, int connection)
+{
+    struct role *role = arg;
+    struct message hello = {
+        .kind = MESSAGE_HELLO, .count = 0, .listeners = {role->kind}, .lanes = {role->number}};
+    struct channel *last = role->channel;
+    struct error error = {0};
+
+    channel_drain(last);
+    if (role->channel != last || channel_open(&role->channel, &role->loop, connection, &role->events, &error) < 0) {
+        close(connection); /* it has come to its end meanwhile */
+        return;
+    }
+    channel_close(last);
+    role->masterless = false;
+    channel_send(role->channel, &hello, NULL, 0);
+    role->on_next_master(role);
+    role_say(role, MESSAGE_READY, 0);
+}
+
 static int open_all(struct role *role, char **argv, struct error *error)
 {
+    uid_t master = geteuid();
     uint32_t uid = (uint32_t)strtoul(argv[4], NULL, 10), gid = (uint32_t)strtoul(argv[5], NULL, 10);
     pid_t parent = (pid_t)strtol(argv[6], NULL, 10);
     int status = segment_map(&role->segment, SPAWN_SEGMENT, error);
@@ -57,7 +80,9 @@ static int open_all(struct role *role, char **argv, struct error *error)
     role->segment->fd = -1;
     role->self = &role->segment->processes[role->slot % SEGMENT_PROCESSES];
     last_words_install(role->self);
-    status = sandbox_enter(uid, gid, parent, error);
+    status = next_master_open(&role->next_master, &role->loop, SPAWN_NEXT, master, on_next_master, role, error);
+    if (status == 0)
+        status = sandbox_enter(uid, gid, parent, error);
     if (status == 0)
         status = read_config(role, argv[7], error);
     if (status < 0)
@@ -73,6 +98,8 @@ int role_open(struct role *role, char **argv, const char *name, const struct cha
     int status;
 
     memset(role, 0, sizeof *role);
+    role->events = *events;
+    role->kind = strcmp(argv[1], "_monitor") == 0 ? PROCESS_MONITOR : PROCESS_WORKER;
     role->slot = (uint32_t)strtoul(argv[2], NULL, 10);
     role->number = (uint32_t)strtoul(argv[3], NULL, 10);
     role->root = geteuid() == 0;
@@ -89,6 +116,12 @@ int role_open(struct role *role, char **argv, const char *name, const struct cha
     if (status < 0)
         role_failed(role, &error);
     return status;
+}
+
+void role_outlive(struct role *role)
+{
+    role->masterless = true;
+    log_write(&role->log, LOG_WARNING, "the master has gone: serving on; the next start goes on with this process");
 }
 
 void role_failed(struct role *role, const struct error *error)
@@ -120,7 +153,9 @@ void role_stop(struct role *role)
         return;
     uv_close((uv_handle_t *)&role->turn, NULL);
     uv_close((uv_handle_t *)&role->second, NULL);
+    next_master_close(role->next_master);
     channel_close(role->channel);
+    role->next_master = NULL;
     role->channel = NULL;
 }
 

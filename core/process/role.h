@@ -7,9 +7,11 @@
 #include "config/config.h"
 #include "pool/topology.h"
 #include "process/channel.h"
+#include "process/next_master.h"
 #include "segment/segment.h"
 
 struct role {
+    enum process_role kind;
     uint32_t slot, number;
     bool root; /* started as root, whoever we are by now */
     struct log log;
@@ -22,8 +24,12 @@ struct role {
     size_t text_size;
     struct config *config;
     struct topology *topology;
-    struct channel *channel;
+    struct channel_events events;
+    struct channel *channel; /* to the master; after its death to nobody, then to the next one */
+    bool masterless;
+    struct next_master *next_master;
     void (*on_second)(struct role *role);
+    void (*on_next_master)(struct role *role); /* says HOLDS and LISTENERS */
 };
 
 #define ROLE_ARGUMENTS 8 /* NAME _ROLE SLOT NUMBER UID GID PARENT PATH */
@@ -33,6 +39,8 @@ struct role {
 int role_open(struct role *role, char **argv, const char *name, const struct channel_events *events);
 /* Says READY, or FAILED with the error, and runs the loop until role_stop. */
 void role_run(struct role *role);
+/* The channel is closed, and the process serves on: until another master has come. */
+void role_outlive(struct role *role);
 void role_failed(struct role *role, const struct error *error);
 void role_say(struct role *role, enum message_kind kind, uint32_t lane);
 void role_stop(struct role *role); /* closes the loop's own handles: the loop ends when the others are closed as well */

@@ -38,6 +38,11 @@ int sandbox_enter(uid_t uid, gid_t gid, pid_t parent, struct error *error)
     return 0;
 }
 
+void sandbox_untie(void)
+{
+    (void)prctl(PR_SET_PDEATHSIG, 0);
+}
+
 int sandbox_enter_nobody(pid_t parent, struct error *error)
 {
     const struct passwd *nobody = geteuid() == 0 ? getpwnam("nobody") : NULL;

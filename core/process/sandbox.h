@@ -9,11 +9,13 @@
 #include <sys/types.h>
 
 /* [worker, monitor, check] Becomes uid:gid without supplementary groups, with no capability left to get back
- * (bounding set empty where the kernel lets us), no_new_privs, and killed when its parent dies. An ordinary user stays
- * who it is, without capabilities. Errors: -EPERM. */
+ * (bounding set empty where the kernel lets us), no_new_privs, and killed when its parent dies, until sandbox_untie. An
+ * ordinary user stays who it is, without capabilities. Errors: -EPERM. */
 int sandbox_enter(uid_t uid, gid_t gid, pid_t parent, struct error *error);
 /* [check] The same, as `nobody`: for who runs foreign code before anybody knows whom to become. */
 int sandbox_enter_nobody(pid_t parent, struct error *error);
+/* [worker, monitor] From now on clients depend on it: it outlives its parent. */
+void sandbox_untie(void);
 /* [worker, monitor] SIGINT, SIGTERM and SIGHUP are the master's: a Ctrl-C reaches the whole group, but only the master
  * ends things, in order. SIGPIPE is an error code here. */
 void sandbox_signals(void);

@@ -12,7 +12,8 @@ enum {                    /* descriptors of a started process */
        SPAWN_CONFIG = 4,  /* sealed configuration */
        SPAWN_SEGMENT = 5, /* worker, monitor */
        SPAWN_CONTROL = 6, /* monitor: the listening control socket */
-       SPAWN_DESCRIPTORS = 7
+       SPAWN_NEXT = 7,    /* worker, monitor: its socket for the next master (survivors.h) */
+       SPAWN_DESCRIPTORS = 8
 };
 
 /* descriptors[0..SPAWN_DESCRIPTORS-1]: ours, to arrive at that number; -1: none (0 is then /dev/null). process->data is

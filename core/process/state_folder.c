@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* STATE: 0750 root:GROUP of the configured user. master.lock (POSIX lock: flock and OFD locks live on in forked
- * workers; opened once, because closing any descriptor of the file drops it), segment (0600), control.sock (0660). */
+ * workers; opened once, because closing any descriptor of the file drops it), segment (0600), control.sock (0660),
+ * process-SLOT.sock of each worker and monitor (survivors.h). control.sock has another name until somebody is there who
+ * answers on it: a start that fails leaves that of the processes which it would have taken over. */
 #include "process/master.h"
 
 #include "process/sandbox.h"
@@ -15,6 +17,7 @@
 #include <unistd.h>
 
 #define CONTROL_SOCKET "control.sock"
+#define CONTROL_NEW "control.sock.new"
 
 static int check_folder(int folder, const char *path, struct error *error)
 {
@@ -140,13 +143,23 @@ static int open_control(struct master *self, const struct plan *plan, struct err
                   self->control_path, sizeof address.sun_path - 1);
         return error_next(error, "name a shorter folder with `state:`");
     }
-    strcpy(address.sun_path, self->control_path);
-    unlink(self->control_path); /* ours by the lock: nobody else serves it */
+    snprintf(address.sun_path, sizeof address.sun_path, "/proc/self/fd/%d/" CONTROL_NEW, self->folder);
+    unlinkat(self->folder, CONTROL_NEW, 0); /* ours by the lock */
     self->control = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (self->control < 0 || bind(self->control, (struct sockaddr *)&address, sizeof address) < 0 ||
-        chmod(self->control_path, 0660) < 0 || listen(self->control, 64) < 0)
+        fchmodat(self->folder, CONTROL_NEW, 0660, 0) < 0 || listen(self->control, 64) < 0)
         return error_set(error, -errno, "cannot open the control socket %s: %s", self->control_path, strerror(errno));
-    return geteuid() == 0 ? give_to_group(self, plan, CONTROL_SOCKET, error) : 0;
+    return geteuid() == 0 ? give_to_group(self, plan, CONTROL_NEW, error) : 0;
+}
+
+int state_folder_announce(struct master *self, struct error *error)
+{
+    if (self->control_named)
+        return 0;
+    if (renameat(self->folder, CONTROL_NEW, self->folder, CONTROL_SOCKET) < 0)
+        return error_set(error, -errno, "cannot open the control socket %s: %s", self->control_path, strerror(errno));
+    self->control_named = true;
+    return 0;
 }
 
 int state_folder_open(struct master *self, const struct plan *plan, struct error *error)
@@ -161,7 +174,9 @@ int state_folder_open(struct master *self, const struct plan *plan, struct error
 void state_folder_close(struct master *self)
 {
     if (self->control >= 0) {
-        unlink(self->control_path);
+        unlinkat(self->folder, CONTROL_NEW, 0);
+        if (self->control_named)
+            unlinkat(self->folder, CONTROL_SOCKET, 0);
         close(self->control);
     }
     if (self->lock >= 0)

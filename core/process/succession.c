@@ -22,8 +22,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+/* NULL: nobody yet. */
 static struct child *heir(const struct master *self, uint32_t lane)
 {
+    if (self->running->adopted)
+        return NULL;
     return self->running->workers[lane % self->running->plan->workers];
 }
 

@@ -5,11 +5,13 @@
  *
  * Fails:
  * - anything before READY: FAILED with the reason, status 1
- * - the master has gone: the kernel kills us (sandbox.c); the segment keeps every session
+ * - the master has gone: without a lane it dies with it (sandbox.c); with one it serves on, finishes what it is giving or
+ *   taking, and tells the next master what it holds
  * - a lane cannot be taken, or a message came without its descriptors (the limit of them): logged, status 1; the
  *   replacement tries again */
 #include "plugin/decide.h"
 #include "process/role.h"
+#include "process/sandbox.h"
 #include "relay/relay.h"
 
 #include "base/clock.h"
@@ -55,6 +57,8 @@ static void on_given(void *arg, uint32_t lane)
     struct worker *self = arg;
 
     role_say(&self->role, MESSAGE_GIVEN, lane);
+    if (self->role.masterless && !relay_holds_lanes(self->relay))
+        stop(self, 0); /* nobody is there to dismiss it */
 }
 
 /* The kernel cuts descriptors for which there is no room. Without them a lane would be taken as if nobody held it. */
@@ -82,6 +86,7 @@ static void on_message(void *arg, const struct message *message, int *descriptor
             status = relay_add_listener(self->relay, message->listeners[used], message->lanes[used], descriptors[used],
                                         &error);
     } else if (message->kind == MESSAGE_TAKE) {
+        sandbox_untie();
         status =
             relay_take(self->relay, message->lanes[0], count > 0 ? descriptors[used++] : -1, on_taken, self, &error);
     } else if (message->kind == MESSAGE_GIVE) {
@@ -99,7 +104,37 @@ static void on_message(void *arg, const struct message *message, int *descriptor
 
 static void on_closed(void *arg)
 {
-    stop(arg, 1);
+    struct worker *self = arg;
+
+    if (!self->stopping && relay_holds_lanes(self->relay))
+        role_outlive(&self->role);
+    else
+        stop(self, 1);
+}
+
+static void add_lane(void *arg, uint32_t lane, enum lane_state state)
+{
+    series_add(arg, state, lane, -1);
+}
+
+static void add_listener(void *arg, uint32_t lane, int fd)
+{
+    series_add(arg, 0, lane, fd);
+}
+
+static void on_next_master(struct role *role)
+{
+    const struct worker *self = (struct worker *)role; /* its first member */
+    struct channel_series series;
+
+    if (self->relay == NULL)
+        return;
+    series_begin(&series, role->channel, MESSAGE_HOLDS);
+    relay_describe(self->relay, &(struct relay_view){&series, add_lane, NULL});
+    series_end(&series);
+    series_begin(&series, role->channel, MESSAGE_LISTENERS);
+    relay_describe(self->relay, &(struct relay_view){&series, NULL, add_listener});
+    series_end(&series);
 }
 
 static void on_second(struct role *role)
@@ -136,6 +171,7 @@ int worker_main(char **argv)
         self.status = 1;
     } else {
         self.role.on_second = on_second;
+        self.role.on_next_master = on_next_master;
         role_run(&self.role);
     }
     decider_close(self.decider);

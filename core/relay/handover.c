@@ -3,7 +3,8 @@
  * closes its own copies and never touches the lane again. Taker: keeps what comes until DONE, then holds the lane; what
  * the sockets have heard meanwhile lies in their queues.
  * Fails: the taker is gone     -> the giver forgets the lane all the same: its sessions stand in the rows
- *        the giver is gone     -> end of file does for DONE; sockets that did not come are opened again
+ *        the giver is gone     -> end of file does for DONE, once its parent has said that it is dead: its end of the pair
+ *                                 may have been lost on the way to it; sockets that did not come are opened again
  *        a message is nonsense -> its sockets are closed, the rest counts
  *        the taker runs out of descriptors -> the kernel cuts the message; those sockets are opened when needed
  *        the queue is full     -> the loop waits for room; too many descriptors in flight: a look each millisecond */
@@ -261,7 +262,7 @@ static bool message_valid(const struct handover_message *message, size_t size, u
            size == HANDOVER_HEAD + message->count * sizeof message->rows[0];
 }
 
-/* One message. 1: there may be more; 0: DONE or the end; -EAGAIN. */
+/* One message. 1: there may be more; 0: DONE; -EPIPE: the end; -EAGAIN. */
 static int take_one(struct transfer *transfer)
 {
     struct handover_message message;
@@ -275,30 +276,60 @@ static int take_one(struct transfer *transfer)
     if (size < 0 && errno == EINTR)
         return 1;
     if (size < 0)
-        return errno == EAGAIN ? -EAGAIN : 0;
+        return errno == EAGAIN ? -EAGAIN : -EPIPE;
     if (size == 0)
-        return 0;
+        return -EPIPE;
     bool valid = message_valid(&message, (size_t)size, transfer->lane->number);
     descriptors_keep(transfer->lane, valid ? &message : NULL, descriptors, descriptors_read(&header, descriptors));
     return valid && message.kind == HANDOVER_DONE ? 0 : 1;
 }
 
+/* By the segment's word, which whoever has reaped it writes: until then it may hold the lane. */
+static bool giver_lives(const struct transfer *transfer)
+{
+    const struct relay *relay = transfer->relay;
+    uint32_t holder = atomic_load_explicit(&relay->segment->lanes[transfer->lane->number].holder, memory_order_acquire);
+
+    return holder < SEGMENT_PROCESSES && holder != relay->self &&
+           atomic_load_explicit(&relay->segment->processes[holder].role, memory_order_acquire) == PROCESS_WORKER;
+}
+
+static void take_over(struct transfer *transfer)
+{
+    struct lane *lane = transfer->lane;
+
+    for (struct listener *listener = lane->listeners; listener != NULL; listener = listener->next)
+        listener->drops = listener_drops(listener->watched.fd); /* the last holder has counted the others */
+    lane_hold(lane);
+    transfer_done(transfer);
+}
+
+static void on_giver_retry(uv_timer_t *timer)
+{
+    struct transfer *transfer = timer->data;
+
+    relay_wake(transfer->relay);
+    if (giver_lives(transfer))
+        return;
+    uv_timer_stop(timer);
+    take_over(transfer);
+}
+
 static void on_message(uv_poll_t *poll, int status, int events)
 {
     struct transfer *transfer = poll->data;
-    struct lane *lane = transfer->lane;
     int more = 1;
 
     (void)events;
     relay_wake(transfer->relay);
     while (more > 0)
         more = take_one(transfer);
-    if (more < 0 && status >= 0) /* below 0: the connection was reset, and the loop looks no more */
-        return;
-    for (struct listener *listener = lane->listeners; listener != NULL; listener = listener->next)
-        listener->drops = listener_drops(listener->watched.fd); /* the last holder has counted the others */
-    lane_hold(lane);
-    transfer_done(transfer);
+    if (more == 0) {
+        take_over(transfer);
+    } else if (more == -EPIPE || status < 0) { /* below 0: the connection was reset, and the loop looks no more */
+        uv_poll_stop(poll);
+        uv_timer_start(&transfer->retry, on_giver_retry, 0, HANDOVER_RETRY_MS);
+    }
 }
 
 static int take_from_nobody(struct lane *lane, void (*taken)(void *arg, uint32_t lane), void *arg)

@@ -80,7 +80,6 @@ struct cells { /* free source ports of one lane towards one address: a ring, lon
     uint16_t ports[];
 };
 
-enum lane_state { LANE_IDLE, LANE_TAKING, LANE_HELD, LANE_GIVING };
 struct lane {
     struct relay *relay;
     uint32_t number;

@@ -259,3 +259,22 @@ int relay_add_listener(struct relay *relay, uint32_t number, uint32_t lane_numbe
     lane->listeners = listener;
     return 0;
 }
+
+bool relay_holds_lanes(const struct relay *relay)
+{
+    for (const struct lane *lane = relay->lanes; lane != NULL; lane = lane->next)
+        if (lane->state != LANE_IDLE)
+            return true;
+    return false;
+}
+
+void relay_describe(const struct relay *relay, const struct relay_view *view)
+{
+    for (const struct lane *lane = relay->lanes; lane != NULL; lane = lane->next)
+        if (lane->state != LANE_IDLE && view->lane != NULL)
+            view->lane(view->arg, lane->number, lane->state);
+    for (const struct lane *lane = relay->lanes; lane != NULL; lane = lane->next)
+        for (const struct listener *listener = lane->listeners; listener != NULL; listener = listener->next)
+            if (lane->state != LANE_IDLE && view->listener != NULL)
+                view->listener(view->arg, lane->number, listener->watched.fd);
+}

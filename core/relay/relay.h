@@ -35,6 +35,17 @@ int relay_take(struct relay *relay, uint32_t lane, int peer, void (*taken)(void 
 int relay_give(struct relay *relay, uint32_t lane, int peer, void (*given)(void *arg, uint32_t lane), void *arg,
                struct error *error);
 
+/* For another master, which knows nothing yet: each lane that is taken, held or being given, then each of those lanes'
+ * listening sockets. The relay keeps them. */
+enum lane_state { LANE_IDLE, LANE_TAKING, LANE_HELD, LANE_GIVING };
+struct relay_view { /* a function that is NULL is not called */
+    void *arg;
+    void (*lane)(void *arg, uint32_t lane, enum lane_state state);
+    void (*listener)(void *arg, uint32_t lane, int fd);
+};
+void relay_describe(const struct relay *relay, const struct relay_view *view);
+bool relay_holds_lanes(const struct relay *relay); /* or is taking or giving any */
+
 #define LISTENER_BUFFER (4u << 20) /* octets; the default of 208 KiB holds no more than 256 small datagrams */
 
 /* Opens a listener's socket for one lane, bound: SO_REUSEPORT, IP_FREEBIND, LISTENER_BUFFER (SO_RCVBUFFORCE, then

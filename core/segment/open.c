@@ -4,6 +4,7 @@
  * - Found and unfit (another boot, layout or capacity, damaged): a new one is made whole as segment.new first, then the
  *   old one becomes segment.old, then the new one gets the name. No room for the new one leaves the old one alone.
  * - Not found: made in the same way. A crash on the way leaves a segment.new, which the next start removes.
+ * - Processes live that use it (segment_adopt): as it is, or not at all.
  * - Not ours, a symlink, writable by others: an error; nothing is touched. */
 #include "base/clock.h"
 #include "base/hash.h"
@@ -98,19 +99,28 @@ static int found_open(int *fd, uint64_t *size, int directory, struct error *erro
     return code;
 }
 
+/* Is it whole, of this layout and this boot? -EINVAL: why->what says why not. */
+static int found_is_sound(struct segment_header *header, int fd, uint64_t size, const uint8_t boot_id[16],
+                          struct error *why)
+{
+    int code = segment_header_read(header, fd, why);
+
+    if (code == 0)
+        code = segment_header_check(header, size, why);
+    if (code == 0 && memcmp(header->boot_id, boot_id, sizeof header->boot_id) != 0)
+        code = error_set(why, -EINVAL, "it is of another boot of this machine, so its times mean nothing now");
+    return code;
+}
+
 /* Can this run go on with it? -EINVAL: why->what says why not. */
 static int found_is_fit(int fd, uint64_t size, const struct segment_shape *shape, const uint8_t boot_id[16],
                         struct error *why)
 {
     struct segment_header header;
-    int code = segment_header_read(&header, fd, why);
+    int code = found_is_sound(&header, fd, size, boot_id, why);
 
-    if (code == 0)
-        code = segment_header_check(&header, size, why);
     if (code < 0)
         return code;
-    if (memcmp(header.boot_id, boot_id, sizeof header.boot_id) != 0)
-        return error_set(why, -EINVAL, "it is of another boot of this machine, so its times mean nothing now");
     if (header.records != shape->records)
         return error_set(why, -EINVAL, "it was made for affinity.capacity %u, now it is %u", header.records,
                          shape->records);
@@ -189,13 +199,18 @@ static int new_make(int *out, int directory, const struct segment_header *header
     return 0;
 }
 
-/* Ends whatever bears the name of a process, a reservation or a lane: when the master opens the file, none lives. */
-static void last_life_end(struct segment *segment)
+/* Ends whatever bears the name of a process that is dead, or of its reservations and lanes. alive NULL: none lives. */
+static void last_life_end(struct segment *segment, const bool alive[SEGMENT_PROCESSES])
 {
     for (uint32_t i = 0; i < SEGMENT_PROCESSES; i++)
-        process_end(segment, i);
-    for (uint32_t i = 0; i < SEGMENT_LANES; i++)
-        atomic_store_explicit(&segment->lanes[i].holder, SEGMENT_NO_INDEX, memory_order_relaxed);
+        if (alive == NULL || !alive[i])
+            process_end(segment, i);
+    for (uint32_t i = 0; i < SEGMENT_LANES; i++) {
+        uint32_t holder = atomic_load_explicit(&segment->lanes[i].holder, memory_order_relaxed);
+
+        if (alive == NULL || holder >= SEGMENT_PROCESSES || !alive[holder])
+            atomic_store_explicit(&segment->lanes[i].holder, SEGMENT_NO_INDEX, memory_order_relaxed);
+    }
 }
 
 static int segment_reuse(struct segment **out, int fd, int directory, uint64_t size, struct error *error)
@@ -208,7 +223,7 @@ static int segment_reuse(struct segment **out, int fd, int directory, uint64_t s
     }
     code = segment_map(out, fd, error);
     if (code == 0)
-        last_life_end(*out);
+        last_life_end(*out, NULL);
     return code;
 }
 
@@ -224,6 +239,31 @@ static int old_put_aside(int directory, const struct error *why, struct log *log
               " begin anew",
               directory_path(directory, path), why->what);
     return 0;
+}
+
+int segment_adopt(struct segment **out, int directory, const bool alive[SEGMENT_PROCESSES], struct error *error)
+{
+    struct segment_header header;
+    uint64_t size = 0;
+    uint8_t boot_id[16];
+    int fd, code = clock_boot_id(boot_id);
+
+    if (code < 0)
+        return error_set(error, code, "cannot read this boot's id: %s", strerror(-code));
+    code = found_open(&fd, &size, directory, error);
+    if (code < 0)
+        return code;
+    if (fd < 0)
+        return error_set(error, -EINVAL, "the segment is not there");
+    code = found_is_sound(&header, fd, size, boot_id, error);
+    if (code < 0) {
+        close(fd);
+        return error_under(error, "the segment");
+    }
+    code = segment_map(out, fd, error);
+    if (code == 0)
+        last_life_end(*out, alive);
+    return code;
 }
 
 int segment_open(struct segment **out, int directory, const struct segment_shape *shape, struct log *log,
@@ -258,7 +298,7 @@ int segment_open(struct segment **out, int directory, const struct segment_shape
     code = segment_map(&segment, fd, error);
     if (code < 0)
         goto fail_map;
-    last_life_end(segment);
+    last_life_end(segment, NULL);
     if (unfit) {
         code = old_put_aside(directory, &why, log, error);
         if (code < 0)

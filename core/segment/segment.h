@@ -37,6 +37,9 @@ struct segment { /* a process's own view; every table's size is checked at map t
  * Errors: -EPERM foreign or writable by others, -ENOSPC no room (says how much it needs), other errno values. */
 int segment_open(struct segment **out, int directory, const struct segment_shape *shape, struct log *log,
                  struct error *error);
+/* [master] Opens DIRECTORY/segment as it is, whatever its capacities: processes live that use it. Their slots are kept,
+ * the others are ended. -EINVAL: it is not there, damaged, or of another layout or boot; nothing is touched. */
+int segment_adopt(struct segment **out, int directory, const bool alive[SEGMENT_PROCESSES], struct error *error);
 /* [any] Maps what the master opened. The descriptor is taken over. -EINVAL: another layout. */
 int segment_map(struct segment **out, int fd, struct error *error);
 void segment_close(struct segment *segment); /* unmaps; the file stays; NULL is fine */

@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Happy path: the folder is read, each socket in it is connected to, the kernel says who listens there.
+ * Fails: nobody listens there any more (ECONNREFUSED) -> that process is dead, its name is removed
+ *        it dies between connect and pidfd            -> its connection is at its end: dead as well
+ *        it is stopped or hangs                       -> connected all the same; who waits for its words sets the limit
+ * Paths go by /proc/self/fd: the folder's own may be longer than a socket's name can be. */
+#include "process/survivors.h"
+
+#include "base/clock.h"
+#include "process/channel.h"
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/pidfd.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define NAME_BEFORE "process-"
+#define NAME_AFTER ".sock"
+
+static void name_of(char name[32], uint32_t slot)
+{
+    snprintf(name, 32, NAME_BEFORE "%u" NAME_AFTER, slot);
+}
+
+static void address_of(struct sockaddr_un *out, int folder, uint32_t slot)
+{
+    char name[32];
+
+    name_of(name, slot);
+    *out = (struct sockaddr_un){.sun_family = AF_UNIX};
+    snprintf(out->sun_path, sizeof out->sun_path, "/proc/self/fd/%d/%s", folder, name);
+}
+
+int survivor_socket(int folder, uint32_t slot, struct error *error)
+{
+    struct sockaddr_un address;
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+    survivor_forget(folder, slot); /* that of a dead one */
+    address_of(&address, folder, slot);
+    if (fd >= 0 && bind(fd, (struct sockaddr *)&address, sizeof address) == 0)
+        return fd;
+    error_set(error, -errno, "cannot make the socket " NAME_BEFORE "%u" NAME_AFTER " in the state folder: %s", slot,
+              strerror(errno));
+    if (fd >= 0)
+        close(fd);
+    return error->code;
+}
+
+void survivor_forget(int folder, uint32_t slot)
+{
+    char name[32];
+
+    name_of(name, slot);
+    (void)unlinkat(folder, name, 0);
+}
+
+/* The slot of process-SLOT.sock; SEGMENT_NO_INDEX: another file. Slot 0 is the master's own. */
+static uint32_t slot_of(const char *file)
+{
+    char name[32];
+    uint32_t slot;
+
+    if (strncmp(file, NAME_BEFORE, sizeof NAME_BEFORE - 1) != 0)
+        return SEGMENT_NO_INDEX;
+    slot = (uint32_t)strtoul(file + sizeof NAME_BEFORE - 1, NULL, 10);
+    if (slot == 0 || slot >= SEGMENT_PROCESSES)
+        return SEGMENT_NO_INDEX;
+    name_of(name, slot);
+    return strcmp(name, file) == 0 ? slot : SEGMENT_NO_INDEX;
+}
+
+static bool has_hung_up(int connection)
+{
+    struct pollfd item = {.fd = connection, .events = 0};
+
+    return poll(&item, 1, 0) > 0 && (item.revents & (POLLHUP | POLLERR)) != 0;
+}
+
+void survivor_let_go(struct survivor *survivor)
+{
+    if (survivor->connection >= 0)
+        close(survivor->connection);
+    if (survivor->pidfd >= 0)
+        close(survivor->pidfd);
+    survivor->connection = survivor->pidfd = -1;
+}
+
+/* false: nobody lives there. */
+static bool survivor_connect(struct survivor *out, int folder, uint32_t slot)
+{
+    struct sockaddr_un address;
+    struct ucred peer;
+    socklen_t size = sizeof peer;
+
+    *out = (struct survivor){.slot = slot, .pidfd = -1};
+    address_of(&address, folder, slot);
+    out->connection = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    /* of the process that has called listen */
+    if (out->connection >= 0 && connect(out->connection, (struct sockaddr *)&address, sizeof address) == 0 &&
+        getsockopt(out->connection, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && peer.pid > 0) {
+        out->pid = peer.pid;
+        out->pidfd = pidfd_open(peer.pid, 0);
+    }
+    if (out->pidfd >= 0 && !has_hung_up(out->connection))
+        return true;
+    survivor_let_go(out);
+    return false;
+}
+
+int survivors_find(int folder, struct survivor found[SEGMENT_PROCESSES], struct error *error)
+{
+    int copy = openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), count = 0;
+    DIR *files = copy >= 0 ? fdopendir(copy) : NULL;
+    const struct dirent *file;
+
+    if (files == NULL) {
+        error_set(error, -errno, "cannot read the state folder: %s", strerror(errno));
+        if (copy >= 0)
+            close(copy);
+        return error->code;
+    }
+    while ((file = readdir(files)) != NULL && count < (int)SEGMENT_PROCESSES) {
+        uint32_t slot = slot_of(file->d_name);
+
+        if (slot == SEGMENT_NO_INDEX)
+            continue;
+        if (survivor_connect(&found[count], folder, slot))
+            count++;
+        else
+            survivor_forget(folder, slot);
+    }
+    closedir(files);
+    return count;
+}
+
+/* false: not in time. */
+static bool wait_end(int pidfd, uint64_t deadline_ms)
+{
+    struct pollfd item = {.fd = pidfd, .events = POLLIN};
+
+    for (;;) {
+        uint64_t now_ms = clock_now_ms();
+
+        if (poll(&item, 1, now_ms < deadline_ms ? (int)(deadline_ms - now_ms) : 0) > 0)
+            return true;
+        if (now_ms >= deadline_ms)
+            return false;
+    }
+}
+
+void survivors_end(struct survivor *found, int count, int limit_ms)
+{
+    const struct message stop = {.kind = MESSAGE_STOP};
+    uint64_t deadline_ms = clock_now_ms() + (uint64_t)limit_ms;
+
+    for (int i = 0; i < count; i++)
+        if (found[i].connection >= 0)
+            (void)send(found[i].connection, &stop, sizeof stop, MSG_DONTWAIT | MSG_NOSIGNAL);
+    for (int i = 0; i < count; i++)
+        if (!wait_end(found[i].pidfd, deadline_ms))
+            (void)pidfd_send_signal(found[i].pidfd, SIGKILL, NULL, 0);
+    deadline_ms = clock_now_ms() + (uint64_t)limit_ms;
+    for (int i = 0; i < count; i++) {
+        (void)wait_end(found[i].pidfd, deadline_ms);
+        survivor_let_go(&found[i]);
+    }
+}
