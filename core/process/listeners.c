@@ -58,7 +58,7 @@ static const struct listener *find(const struct generation *generation, const st
 
 static int open_lane(struct listener *listener, uint32_t lane, const struct listener *before, struct error *error)
 {
-    if (before == NULL)
+    if (before == NULL || before->sockets[lane] < 0) /* below 0: nobody of the last master's has it any more */
         return listener_socket(&listener->sockets[lane], &listener->address, listener->protocol, error);
     listener->sockets[lane] = fcntl(before->sockets[lane], F_DUPFD_CLOEXEC, 0);
     if (listener->sockets[lane] < 0)
