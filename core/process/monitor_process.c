@@ -3,11 +3,10 @@
  * Happy path: privileges dropped, configuration, READY; a copy of every listening socket, never read, for the next
  * master; BEGIN when it is the one; STOP, and it ends with status 0.
  * Fails: anything before READY        -> FAILED with the reason, status 1
- *        the master goes before BEGIN -> we go with it (sandbox.c); after it we serve on until the next one has come
+ *        the master goes before BEGIN -> we end; after it we serve on until the next one has come
  *        a reload is asked for then   -> the answer is that there is no master */
 #include "monitor/monitor.h"
 #include "process/role.h"
-#include "process/sandbox.h"
 #include "process/spawn.h"
 
 #include <stdbool.h>
@@ -68,7 +67,6 @@ static void on_message(void *arg, const struct message *message, int *descriptor
     while (count > 0)
         close(descriptors[--count]);
     if (message->kind == MESSAGE_BEGIN && !self->stopping && !self->begun) {
-        sandbox_untie();
         self->begun = true;
         monitor_start(self->monitor);
     } else if (message->kind == MESSAGE_STOP) {

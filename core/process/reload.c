@@ -313,9 +313,10 @@ static void commit(struct master *self)
     self->next = NULL;
     if (state_folder_announce(self, &error) < 0)
         log_failure(&self->log, LOG_ERROR, &error);
+    /* In this order: should we die right here, one of them keeps the listening sockets. */
+    child_say(self->running->monitor, MESSAGE_BEGIN);
     if (before != NULL && before->monitor != NULL)
         child_stop(before->monitor);
-    child_say(self->running->monitor, MESSAGE_BEGIN);
     lanes_advance(self);
     if (before != NULL)
         generation_release(self, before); /* when none of its processes is left to do so by its end */

@@ -143,6 +143,7 @@ void role_run(struct role *role)
 {
     uv_prepare_start(&role->turn, on_turn);
     uv_timer_start(&role->second, on_second, 1000, 1000);
+    sandbox_untie(); /* from here on the channel's end tells, behind the last messages: TAKE may be among them */
     role_say(role, MESSAGE_READY, 0);
     uv_run(&role->loop, UV_RUN_DEFAULT);
 }

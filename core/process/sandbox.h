@@ -14,7 +14,7 @@
 int sandbox_enter(uid_t uid, gid_t gid, pid_t parent, struct error *error);
 /* [check] The same, as `nobody`: for who runs foreign code before anybody knows whom to become. */
 int sandbox_enter_nobody(pid_t parent, struct error *error);
-/* [worker, monitor] From now on clients depend on it: it outlives its parent. */
+/* [worker, monitor] It is made: from now on it may outlive its parent. */
 void sandbox_untie(void);
 /* [worker, monitor] SIGINT, SIGTERM and SIGHUP are the master's: a Ctrl-C reaches the whole group, but only the master
  * ends things, in order. SIGPIPE is an error code here. */

@@ -6,6 +6,7 @@
  * comes back; the holder that has given all its lanes is told to stop.
  *
  * Fails:
+ * - we die on the way: giver and taker go on alone, and tell the next master how far they have come (adoption.c)
  * - nobody holds the lane (start, crash): TAKE without a pair
  * - the holder dies while giving: the pair's end of file tells the taker, which takes what is in the segment; nothing
  *   to do here
@@ -53,8 +54,9 @@ static void hand_over(struct master *self, uint32_t number, struct child *taker)
     lane->owner = taker;
     lane->served = false;
     lane->deadline_ms = clock_now_ms() + HAND_OVER_LIMIT_MS;
-    say_lane(giver, MESSAGE_GIVE, number, pair[0]);
+    /* In this order: should we die right here, the giver has the lane and serves on. */
     say_lane(taker, MESSAGE_TAKE, number, pair[1]);
+    say_lane(giver, MESSAGE_GIVE, number, pair[0]);
     close(pair[0]);
     close(pair[1]);
 }

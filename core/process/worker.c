@@ -5,13 +5,12 @@
  *
  * Fails:
  * - anything before READY: FAILED with the reason, status 1
- * - the master has gone: without a lane it dies with it (sandbox.c); with one it serves on, finishes what it is giving or
- *   taking, and tells the next master what it holds
+ * - the master has gone: without a lane we end; with one we serve on, finish what is being given or
+ *   taken, and tell the next master what we hold
  * - a lane cannot be taken, or a message came without its descriptors (the limit of them): logged, status 1; the
  *   replacement tries again */
 #include "plugin/decide.h"
 #include "process/role.h"
-#include "process/sandbox.h"
 #include "relay/relay.h"
 
 #include "base/clock.h"
@@ -86,7 +85,6 @@ static void on_message(void *arg, const struct message *message, int *descriptor
             status = relay_add_listener(self->relay, message->listeners[used], message->lanes[used], descriptors[used],
                                         &error);
     } else if (message->kind == MESSAGE_TAKE) {
-        sandbox_untie();
         status =
             relay_take(self->relay, message->lanes[0], count > 0 ? descriptors[used++] : -1, on_taken, self, &error);
     } else if (message->kind == MESSAGE_GIVE) {

@@ -322,9 +322,7 @@ def test_names_outlive_processes(started, what):
     elif what == "restart":
         started.restart()
     else:
-        started.daemon.kill(started.daemon.process.pid)
-        started.daemon.process.wait(10)
-        wait_for(lambda: not started.daemon.alive(), what="the end of all")
+        started.daemon.abandon()
         started.daemon = type(started.daemon)(started.path).wait_ready()
     for client, home in zip(clients, homes):
         assert client.esp() and esp_seen(started, client) == [home]

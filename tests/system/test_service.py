@@ -270,11 +270,13 @@ def test_a_killed_master_and_the_restart_that_systemd_makes_cost_no_client_its_s
         began = time.monotonic()
         site.daemon.process.kill()
         site.daemon.process.wait(5)
-        stop_service(site, unit)  # systemd may run it here too: nothing is left to do
         killed, site.daemon = site.daemon, None
+        for client in clients:
+            assert client.informational(tries=1), "its processes serve on"
         time.sleep(0.1)  # RestartSec=
         start_service(site, unit)
         print(f"from the death of the master to READY: {1000 * (time.monotonic() - began):.0f} ms")
+        wait_for(lambda: not killed.alive(), 10, "the end of those that have been taken over")
         killed.abandon()
         for client, home in zip(clients, homes):
             assert client.informational() and site.servers_of(client, "informational") == [home]

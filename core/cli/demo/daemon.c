@@ -154,10 +154,10 @@ static void end(struct daemon *self)
     uv_timer_start(&self->timer, on_late, END_WITHIN_MS, 0);
     while (!self->gone && !self->late)
         uv_run(self->loop, UV_RUN_ONCE);
-    if (!self->gone) {
+    if (!self->gone || WIFSIGNALED(self->status)) /* its processes outlive a master that has died */
         kill(-self->pid, SIGKILL);
+    if (!self->gone)
         (void)waitpid(self->pid, &self->status, 0);
-    }
 }
 
 int daemon_close(struct daemon *self, struct error *error)
