@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Happy path: who holds STATE/master.lock is the master; SIGTERM to it, and wait until it has gone. It ends its
- * processes first, those that are stopped or hang as well. What a master has left that died is ended here, with the lock
- * in hand, so that no other master takes it over meanwhile.
- * Fails: nobody holds the lock -> nobody is there but such processes, or nobody at all: status 0
- *        it does not end       -> it is stopped or hangs itself: killed after STOP_LIMIT_MS, then its processes
+ * processes first, those that are stopped or hang as well. What a master has left that died is ended here, with the
+ * lock in hand, so that no other master takes it over meanwhile.
+ * Fails: nobody holds the lock -> such processes alone are there, or nobody at all: status 0
+ *        it does not end       -> stopped, or it hangs: killed after STOP_LIMIT_MS, then what it leaves
  * The lock and not the control socket, because the monitor behind that may hang. */
 #include "base/clock.h"
 #include "cli/settings.h"

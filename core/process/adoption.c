@@ -249,7 +249,8 @@ static int adopt_all(struct master *self, struct survivor *found, int count, str
         process_end(self->segment, found[i].slot);
         survivor_forget(self->folder, found[i].slot);
     }
-    log_write(&self->log, LOG_INFO, "the last master has died: %d processes that have served on are taken over", adopted);
+    log_write(&self->log, LOG_INFO, "the last master has died: %d processes that have served on are taken over",
+              adopted);
     return 0;
 }
 

@@ -266,8 +266,7 @@ void series_begin(struct channel_series *series, struct channel *channel, enum m
 int series_end(struct channel_series *series)
 {
     if (series->message.count > 0 && series->status == 0)
-        series->status =
-            channel_send(series->channel, &series->message, series->descriptors, series->descriptor_count);
+        series->status = channel_send(series->channel, &series->message, series->descriptors, series->descriptor_count);
     series->message.count = series->descriptor_count = 0;
     return series->status;
 }

@@ -58,7 +58,6 @@ int channel_receive(int fd, struct message *message, int descriptors[MESSAGE_ITE
 /* Sends a copy, with duplicates of the descriptors. -ENOMEM, -EPIPE: the other end is gone. */
 int channel_send(struct channel *channel, const struct message *message, const int *descriptors, uint32_t count);
 
-
 /* Many items of one kind, MESSAGE_ITEMS a message. */
 struct channel_series {
     struct channel *channel;

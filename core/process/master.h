@@ -93,7 +93,7 @@ struct master {
     struct segment *segment;
     int folder, lock, control;
     char control_path[320];
-    bool control_named; /* it has its name: somebody answers on it */
+    bool control_named;                /* it has its name: somebody answers on it */
     struct generation *running, *next; /* next: being prepared */
     struct child *children;            /* all that are not reaped */
     struct lane *lanes;                /* segment->lane_count */
@@ -139,8 +139,8 @@ void generation_apply(struct master *self, const struct generation *generation);
 int child_start(struct master *self, struct generation *generation, enum process_role role, uint32_t number,
                 struct error *error);
 void child_heard(struct child *child, const struct message *message, int *descriptors, uint32_t count);
-void child_lost(struct child *child);   /* its end of the channel is closed */
-void child_unlink(struct child *child); /* from the master's list */
+void child_lost(struct child *child);                              /* its end of the channel is closed */
+void child_unlink(struct child *child);                            /* from the master's list */
 void child_ended(struct child *child, int64_t status, int number); /* reaped, or its pidfd says so */
 void child_say(struct child *child, enum message_kind kind);
 void child_stop(struct child *child);

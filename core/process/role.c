@@ -50,8 +50,7 @@ static int read_config(struct role *role, const char *path, struct error *error)
 static void on_next_master(void *arg, int connection)
 {
     struct role *role = arg;
-    struct message hello = {
-        .kind = MESSAGE_HELLO, .count = 0, .listeners = {role->kind}, .lanes = {role->number}};
+    struct message hello = {.kind = MESSAGE_HELLO, .count = 0, .listeners = {role->kind}, .lanes = {role->number}};
     struct channel *last = role->channel;
     struct error error = {0};
 

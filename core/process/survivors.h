@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Processes that have outlived their master. Each listens on a socket of its own in the state folder, process-SLOT.sock,
- * which its master has bound there (root's, 0700) and the process alone accepts on: who can connect is root, or the
- * user of a daemon without root; who answers is the process that was started in that slot. Its pid comes from the
- * kernel, and is pinned by a pidfd while the connection shows that it lives, so that it cannot mean another one. */
+/* Processes that have outlived their master. Each listens on a socket of its own in the state folder,
+ * process-SLOT.sock, which its master has bound there (root's, 0700) and the process alone accepts on: who can connect
+ * is root, or the user of a daemon without root; who answers is the process that was started in that slot. Its pid
+ * comes from the kernel, and is pinned by a pidfd while the connection shows that it lives, so that it cannot mean
+ * another one. */
 #ifndef PROCESS_SURVIVORS_H
 #define PROCESS_SURVIVORS_H
 

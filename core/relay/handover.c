@@ -3,8 +3,8 @@
  * closes its own copies and never touches the lane again. Taker: keeps what comes until DONE, then holds the lane; what
  * the sockets have heard meanwhile lies in their queues.
  * Fails: the taker is gone     -> the giver forgets the lane all the same: its sessions stand in the rows
- *        the giver is gone     -> end of file does for DONE, once its parent has said that it is dead: its end of the pair
- *                                 may have been lost on the way to it; sockets that did not come are opened again
+ *        the giver is gone     -> end of file does for DONE, once its parent has said that it is dead: its end of the
+ *                                 pair may just have been lost on the way to it; sockets that did not come are opened
  *        a message is nonsense -> its sockets are closed, the rest counts
  *        the taker runs out of descriptors -> the kernel cuts the message; those sockets are opened when needed
  *        the queue is full     -> the loop waits for room; too many descriptors in flight: a look each millisecond */

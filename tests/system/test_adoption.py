@@ -265,7 +265,9 @@ def test_killed_at_any_moment_of_a_reload(site):
         site.daemon.process.wait(5)
         site.others.append(site.daemon)
         start_again(site)
-        wait_for(lambda: not [one for one in site.others if one.alive()], 10, f"the end of the others in turn {turn}")
+        wait_for(lambda: not [one for one in site.others if one.alive()], 10, f"the end in turn {turn}")
+        while site.others:
+            site.others.pop().abandon()
         assert all(client.informational() for client in clients), f"turn {turn}"
         assert tunnels(site) == before, f"turn {turn}"
         assert site.daemon.cli("status")["segment"]["lanes_held"] == 8
