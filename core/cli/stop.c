@@ -132,7 +132,7 @@ static int stop_survivors(int folder, struct error *error)
     int count = survivors_find(folder, found, error);
 
     if (count > 0)
-        survivors_end(found, count, SURVIVORS_LIMIT_MS);
+        survivors_end(folder, found, count, SURVIVORS_LIMIT_MS);
     return count < 0 ? count : 0;
 }
 

@@ -23,7 +23,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define ANSWER_LIMIT_MS 2000u
+#define ANSWER_LIMIT_MS 2000u        /* for all together: they have been asked at the same time */
+#define ANSWER_LEAST_MS 200u         /* for each, whoever was waited for before it */
 #define WORKERS (SEGMENT_LANES / 2u) /* as many as there can be */
 
 static void on_message(void *arg, const struct message *message, int *descriptors, uint32_t count)
@@ -40,7 +41,8 @@ static void on_handle_closed(uv_handle_t *handle)
 {
     struct child *child = handle->data;
 
-    close(child->pidfd);
+    if (child->pidfd >= 0)
+        close(child->pidfd);
     free(child);
 }
 
@@ -136,14 +138,15 @@ static bool take_in(struct master *self, struct child *child, const struct messa
 static bool hear(struct master *self, struct child *child, int connection, uint64_t deadline_ms)
 {
     struct message message = {.kind = MESSAGE_KINDS};
-    int descriptors[MESSAGE_ITEMS], status = 0;
+    int descriptors[MESSAGE_ITEMS], status;
 
     while (message.kind != MESSAGE_READY) {
         uint64_t now_ms = clock_now_ms();
         uint32_t count = 0;
 
-        status = channel_receive(connection, &message, descriptors, &count,
-                                 now_ms < deadline_ms ? (int)(deadline_ms - now_ms) : 0);
+        if (now_ms >= deadline_ms)
+            return false;
+        status = channel_receive(connection, &message, descriptors, &count, (int)(deadline_ms - now_ms));
         if (status == -ETIMEDOUT || status == -EPIPE)
             return false;
         if (status == 0 && !take_in(self, child, &message, descriptors, count))
@@ -177,20 +180,24 @@ static void lanes_forget(struct master *self, const struct child *child)
     }
 }
 
-static int watch(struct master *self, struct child *child, struct survivor *survivor)
+/* On failure the survivor's descriptors are still the caller's, and the child is gone. */
+static int watch(struct master *self, struct child *child, const struct survivor *survivor)
 {
     struct channel_events events = {child, on_message, on_channel_closed};
     struct error error = {0};
 
-    if (uv_poll_init(self->loop, &child->ended, survivor->pidfd) < 0)
-        return -1;
-    child->pidfd = survivor->pidfd;
     child->ended.data = child;
-    if (channel_open(&child->channel, self->loop, survivor->connection, &events, &error) < 0) {
-        uv_close((uv_handle_t *)&child->ended, on_handle_closed);
-        close(survivor->connection);
+    if (uv_poll_init(self->loop, &child->ended, survivor->pidfd) < 0) {
+        lanes_forget(self, child);
+        free(child);
         return -1;
     }
+    if (channel_open(&child->channel, self->loop, survivor->connection, &events, &error) < 0) {
+        lanes_forget(self, child);
+        uv_close((uv_handle_t *)&child->ended, on_handle_closed);
+        return -1;
+    }
+    child->pidfd = survivor->pidfd;
     uv_poll_start(&child->ended, UV_READABLE, on_ended);
     return 0;
 }
@@ -211,8 +218,10 @@ static bool adopt(struct master *self, struct generation *generation, struct sur
         free(child);
         return false;
     }
+    if (watch(self, child, survivor) < 0)
+        return false;
     place(self, child);
-    return watch(self, child, survivor) == 0;
+    return true;
 }
 
 static struct generation *generation_of_strangers(void)
@@ -240,14 +249,15 @@ static int adopt_all(struct master *self, struct survivor *found, int count, str
         return error_set(error, -ENOMEM, "no memory for the processes of the last master");
     self->running = generation;
     for (int i = 0; i < count; i++) {
-        if (adopt(self, generation, &found[i], deadline_ms)) {
+        uint64_t least_ms = clock_now_ms() + ANSWER_LEAST_MS;
+
+        if (adopt(self, generation, &found[i], deadline_ms > least_ms ? deadline_ms : least_ms)) {
             adopted++;
             continue;
         }
         log_write(&self->log, LOG_WARNING, "process %d of the last master does not answer: killed", (int)found[i].pid);
-        survivors_end(&found[i], 1, 0);
+        survivors_end(self->folder, &found[i], 1, 0);
         process_end(self->segment, found[i].slot);
-        survivor_forget(self->folder, found[i].slot);
     }
     log_write(&self->log, LOG_INFO, "the last master has died: %d processes that have served on are taken over",
               adopted);
@@ -273,7 +283,7 @@ int adoption_open(struct master *self, const struct segment_shape *shape, struct
     if (count > 0 && status < 0) {
         log_write(&self->log, LOG_WARNING, "the last master's processes cannot be taken over and are ended: %s",
                   error->what);
-        survivors_end(found, count, STOP_LIMIT_MS);
+        survivors_end(self->folder, found, count, STOP_LIMIT_MS);
         count = 0;
     }
     if (count == 0)

@@ -24,6 +24,7 @@
 
 #define NAME_BEFORE "process-"
 #define NAME_AFTER ".sock"
+#define KILL_LIMIT_MS 2000u /* what the kernel may take to end one that is killed */
 
 static void name_of(char name[32], uint32_t slot)
 {
@@ -157,7 +158,7 @@ static bool wait_end(int pidfd, uint64_t deadline_ms)
     }
 }
 
-void survivors_end(struct survivor *found, int count, int limit_ms)
+void survivors_end(int folder, struct survivor *found, int count, int limit_ms)
 {
     const struct message stop = {.kind = MESSAGE_STOP};
     uint64_t deadline_ms = clock_now_ms() + (uint64_t)limit_ms;
@@ -168,9 +169,10 @@ void survivors_end(struct survivor *found, int count, int limit_ms)
     for (int i = 0; i < count; i++)
         if (!wait_end(found[i].pidfd, deadline_ms))
             (void)pidfd_send_signal(found[i].pidfd, SIGKILL, NULL, 0);
-    deadline_ms = clock_now_ms() + (uint64_t)limit_ms;
+    deadline_ms = clock_now_ms() + KILL_LIMIT_MS;
     for (int i = 0; i < count; i++) {
         (void)wait_end(found[i].pidfd, deadline_ms);
+        survivor_forget(folder, found[i].slot);
         survivor_let_go(&found[i]);
     }
 }

@@ -28,7 +28,7 @@ void survivor_forget(int folder, uint32_t slot);
  * how many; negative: error is set. */
 int survivors_find(int folder, struct survivor found[SEGMENT_PROCESSES], struct error *error);
 /* Tells all to stop, waits, kills those that do not within limit_ms, waits for their end. Lets go of them, too. */
-void survivors_end(struct survivor *found, int count, int limit_ms);
+void survivors_end(int folder, struct survivor *found, int count, int limit_ms);
 void survivor_let_go(struct survivor *survivor); /* closes its descriptors; it is without a master again */
 
 #endif
