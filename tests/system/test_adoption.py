@@ -27,8 +27,14 @@ def fixture_site():
                 one.abandon()
 
 
-def start(site, **changes):
-    return site.start(persistence=WAY, profile="way", **changes)
+def config(site, **changes):
+    """However slow the machine is, no session of the test is idle."""
+    return site.config(WAY, "way", sessions={"idle": "1h", "idle_unproven": "1h"}, **changes)
+
+
+def start(site):
+    write_config(site.path, config(site))
+    return start_again(site)
 
 
 def kill_master(site):
@@ -51,11 +57,6 @@ def start_again(site):
 def ends(site, pids):
     wait_for(lambda: not [pid for pid, fields, _ in processes() if pid in pids and fields[0] != "Z"], 10,
              "the end of the processes that have been taken over")
-
-
-def tunnels(site):
-    """The cells on the second port: those on the first are idle soon."""
-    return {flow: cell for flow, cell in cells(site).items() if flow[1] == "nat-t"}
 
 
 @contextlib.contextmanager
@@ -84,7 +85,7 @@ def talking(clients):
 def test_traffic_goes_on_without_a_master_and_through_its_successor_and_nothing_is_lost(site):
     start(site)
     clients = connected(site, 8)
-    before = tunnels(site)
+    before = cells(site)
     with talking(clients) as silent:
         for _ in range(3):
             pids = kill_master(site)
@@ -93,7 +94,7 @@ def test_traffic_goes_on_without_a_master_and_through_its_successor_and_nothing_
             start_again(site)
             ends(site, pids.values())
     assert silent == []
-    after = tunnels(site)
+    after = cells(site)
     assert {flow: cell for flow, cell in after.items() if flow in before} == before
     assert site.daemon.cli("status")["healthy"]
     assert "3 processes that have served on are taken over" in site.daemon.log()
@@ -188,7 +189,7 @@ def test_a_start_that_fails_leaves_them_as_they_are(site, bad):
     clients = connected(site, 4)
     before = cells(site)
     pids = kill_master(site)
-    good = site.config(WAY, "way")
+    good = config(site)
     write_config(site.path, "workers: none\n" if bad == "file" else
                  {**good, "services": {**good["services"], "more": {"listen": f"{site.addresses['vpn1']}:{site.ike_port}",
                                                                     "protocol": "udp", "pool": "all"}}})
@@ -196,7 +197,7 @@ def test_a_start_that_fails_leaves_them_as_they_are(site, bad):
     assert failed.process.wait(20) == 1
     failed.abandon()
     assert set(site.others[0].alive()) == set(pids.values())
-    assert all(client.informational(tries=1) for client in clients)
+    assert all(client.informational(timeout=5, tries=1) for client in clients)
     write_config(site.path, good)
     assert cells(site) == before, "the control socket still answers"
     start_again(site)
@@ -238,7 +239,7 @@ def test_stop_kills_a_master_that_hangs_and_what_it_leaves(site):
 
 def test_a_worker_that_serves_nobody_yet_goes_with_its_master(site):
     """One killed in the middle of its start leaves nobody behind that waits for it."""
-    site.write(site.config(WAY, "way"))
+    write_config(site.path, config(site))
     for delay in (0.005, 0.02, 0.04):
         daemon = Daemon(site.path)
         time.sleep(delay)
@@ -256,9 +257,9 @@ def test_killed_at_any_moment_of_a_reload(site):
     dice = random.Random(seed)
     start(site)
     clients = connected(site, 12)
-    before = tunnels(site)
+    before = cells(site)
     for turn in range(int(os.environ.get("HOMEPORT_TURNS", "12"))):
-        site.write(site.config(WAY, "way", workers=dice.choice([1, 2, 3, 4])))
+        write_config(site.path, config(site, workers=dice.choice([1, 2, 3, 4])))
         site.daemon.process.send_signal(signal.SIGHUP)
         time.sleep(dice.uniform(0, 0.15))
         site.daemon.process.kill()
@@ -269,7 +270,7 @@ def test_killed_at_any_moment_of_a_reload(site):
         while site.others:
             site.others.pop().abandon()
         assert all(client.informational() for client in clients), f"turn {turn}"
-        assert tunnels(site) == before, f"turn {turn}"
+        assert cells(site) == before, f"turn {turn}"
         assert site.daemon.cli("status")["segment"]["lanes_held"] == 8
 
 
@@ -278,7 +279,7 @@ def test_another_capacity_waits_for_a_start_with_nobody_left(site):
     clients = connected(site, 2)
     before = cells(site)
     pids = kill_master(site)
-    site.write(site.config(WAY, "way", affinity={"capacity": 100000}))
+    write_config(site.path, config(site, affinity={"capacity": 100000}))
     start_again(site)
     ends(site, pids.values())
     assert "other capacities take effect at the next start" in site.daemon.log()
@@ -320,5 +321,5 @@ def test_a_worker_turns_a_strange_user_away(site):
                             timeout=20, check=False, capture_output=True)
     assert result.returncode == 0, "it was closed without a word"
     os.chmod(state, 0o750)
-    assert all(client.informational(tries=1) for client in clients)
+    assert all(client.informational(timeout=5, tries=1) for client in clients)
     assert site.daemon.cli("status")["healthy"]
