@@ -27,18 +27,17 @@ double stepping_ms(void);
 
 /* In the victim. */
 void stepping_here(void);
+void stepping_over(void); /* what follows is not stepped through */
 _Noreturn void stepping_end(void);
 
 /* Returns when the victim is at stepping_here(). It dies with the stepper. */
 pid_t victim_start(void (*body)(void *arg), void *arg);
 bool victim_step(pid_t victim); /* one instruction; false: the operation is at its end */
-/* A copy of the victim as it is now, stopped, as a child of the stepper; SIGCONT wakes it up. It has the victim's
- * descriptors: what it does to a socket or an epoll instance it does to the victim's. So only a copy that makes no
- * system calls may be woken; to kill one is always fine. */
+/* A copy of the victim as it is now, stopped, as a child of the stepper. It has the victim's descriptors: what it does
+ * to a socket or an epoll instance, once it is woken, it does to the victim's. */
 pid_t victim_copy(pid_t victim);
-bool victim_run_to_end(pid_t victim); /* no more steps; true: its end was a good one */
-void victim_kill(pid_t victim);       /* and waits for it */
-bool copy_run_to_end(pid_t copy);
+bool copy_run_to_end(pid_t copy);                          /* wakes it up; true: its end was a good one */
+void victim_kill(pid_t victim);                            /* or a copy; and waits for it */
 unsigned victim_count(void (*body)(void *arg), void *arg); /* the instructions from beginning to end */
 
 #endif
