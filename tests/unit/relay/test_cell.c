@@ -4,6 +4,7 @@
 
 #include "base/endpoint.h"
 
+#include <criterion/criterion.h>
 #include <sys/socket.h>
 #include <unistd.h>
 

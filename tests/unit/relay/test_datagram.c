@@ -4,6 +4,7 @@
 
 #include "base/endpoint.h"
 
+#include <criterion/criterion.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>

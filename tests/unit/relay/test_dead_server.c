@@ -3,6 +3,7 @@
  * and it eats the next datagram (the kernel reports it instead of sending). */
 #include "world.h"
 
+#include <criterion/criterion.h>
 #include <sys/socket.h>
 #include <unistd.h>
 

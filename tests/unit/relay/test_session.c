@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/endpoint.h"
 
+#include <criterion/criterion.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>

@@ -16,6 +16,23 @@
 
 #define WAIT_MS 2000u
 
+/* No test framework here: the plain programs use this file too. */
+static void require(bool fine, const char *what)
+{
+    if (fine)
+        return;
+    perror(what);
+    abort();
+}
+
+static void require_done(int status, const struct error *error)
+{
+    if (status == 0)
+        return;
+    fprintf(stderr, "%s\n", error->what);
+    abort();
+}
+
 static const char *const server_names[] = {"vpn1", "vpn2", "vpn3"};
 
 static const char *or_else(const char *text, const char *usual)
@@ -34,10 +51,10 @@ int world_socket(const struct hp_endpoint *address)
     socklen_t size = endpoint_to_sockaddr(address, &name);
     int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), buffer = 4 << 20;
 
-    cr_assert(fd >= 0);
+    require(fd >= 0, "socket");
     setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &buffer, sizeof buffer);
     setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &buffer, sizeof buffer);
-    cr_assert_eq(bind(fd, (struct sockaddr *)&name, size), 0, "bind: %s", strerror(errno));
+    require(bind(fd, (struct sockaddr *)&name, size) == 0, "bind");
     return fd;
 }
 
@@ -47,8 +64,8 @@ static uint16_t own_port(int fd)
     struct hp_endpoint own = {0};
     socklen_t size = sizeof name;
 
-    cr_assert_eq(getsockname(fd, (struct sockaddr *)&name, &size), 0);
-    cr_assert(endpoint_from_sockaddr(&own, (struct sockaddr *)&name, size));
+    require(getsockname(fd, (struct sockaddr *)&name, &size) == 0, "getsockname");
+    require(endpoint_from_sockaddr(&own, (struct sockaddr *)&name, size), "endpoint_from_sockaddr");
     return own.port;
 }
 
@@ -70,7 +87,7 @@ static void write_config(const struct world *world, char *text, size_t size)
     FILE *out = fmemopen(text, size, "w");
     const char *persistence = plan->persistence ? ", persistence: home" : "";
 
-    cr_assert_not_null(out);
+    require(out != NULL, "fmemopen");
     fprintf(out, "workers: 1\nlog: { sessions: %s }\n", plan->log ? "on" : "off");
     fprintf(out, "sessions: { capacity: %u, idle: %s, idle_unproven: %s, ports: %u-%u }\n", plan->rows,
             or_else(plan->idle, "60s"), or_else(plan->unproven, "60s"), world->port_first, world->port_first + 2047);
@@ -105,12 +122,12 @@ static struct config *read_config(const struct world *world)
     int status;
 
     write_config(world, text, sizeof text);
-    cr_assert_eq(diagnostics_open(&diagnostics, "test.yaml", text, strlen(text)), 0);
+    require(diagnostics_open(&diagnostics, "test.yaml", text, strlen(text)) == 0, "diagnostics_open");
     status = config_read(&config, "test.yaml", text, strlen(text), diagnostics);
     if (status < 0)
         diagnostics_print(diagnostics, stderr);
     diagnostics_close(diagnostics);
-    cr_assert_eq(status, 0);
+    require(status == 0, "config_read");
     config->port_last = (uint16_t)(config->port_first + world->plan.ports - 1); /* fewer than a file may say */
     return config;
 }
@@ -146,9 +163,9 @@ static void open_segment(struct world *world)
     int directory;
 
     snprintf(world->folder, sizeof world->folder, "%.40s/relay-XXXXXX", or_else(base, "/tmp"));
-    cr_assert_not_null(mkdtemp(world->folder));
+    require(mkdtemp(world->folder) != NULL, "mkdtemp");
     directory = open(world->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    cr_assert_eq(segment_open(&world->segment, directory, &shape, &world->log, &error), 0, "%s", error.what);
+    require_done(segment_open(&world->segment, directory, &shape, &world->log, &error), &error);
     close(directory);
 }
 
@@ -158,8 +175,8 @@ static void open_listeners(struct world *world, const struct config *config)
 
     for (uint32_t i = 0; i < config->service_count; i++)
         for (uint32_t lane = 0; lane < world->plan.lanes; lane++)
-            cr_assert_eq(listener_socket(&world->listeners[i][lane], &config->services[i].listen[0], 17, &error), 0,
-                         "%s", error.what);
+            require_done(listener_socket(&world->listeners[i][lane], &config->services[i].listen[0], 17, &error),
+                         &error);
 }
 
 void world_open(struct world *world, const struct plan *plan)
@@ -182,7 +199,7 @@ void world_open(struct world *world, const struct plan *plan)
     memset(world->servers, 0xff, sizeof world->servers);
     log_init(&world->log, "test");
     world->log.fd = memfd_create("log", MFD_CLOEXEC);
-    cr_assert_eq(uv_loop_init(&world->loop), 0);
+    require(uv_loop_init(&world->loop) == 0, "uv_loop_init");
     uv_timer_init(&world->loop, &world->pulse);
     uv_timer_start(&world->pulse, on_pulse, 2, 2);
     open_segment(world);
@@ -201,18 +218,18 @@ struct worker *world_worker(struct world *world, uint32_t number)
     worker->config = read_config(world);
     assign_slots(world, worker->config);
     worker->self = process_begin(world->segment, PROCESS_WORKER, number);
-    cr_assert_eq(topology_open(&worker->topology, worker->config, world->segment, &error), 0, "%s", error.what);
-    cr_assert_eq(decider_open(&worker->decider, worker->config, worker->topology, world->segment, worker->self,
+    require_done(topology_open(&worker->topology, worker->config, world->segment, &error), &error);
+    require_done(decider_open(&worker->decider, worker->config, worker->topology, world->segment, worker->self,
                               geteuid() == 0, &world->log, &error),
-                 0, "%s", error.what);
-    cr_assert_eq(relay_open(&worker->relay, &world->loop, worker->config, worker->topology, worker->decider,
+                 &error);
+    require_done(relay_open(&worker->relay, &world->loop, worker->config, worker->topology, worker->decider,
                             world->segment, worker->self, &world->log, &error),
-                 0, "%s", error.what);
+                 &error);
     for (; listener < worker->config->service_count; listener++)
         for (uint32_t lane = 0; lane < world->plan.lanes; lane++)
-            cr_assert_eq(relay_add_listener(worker->relay, listener, lane,
+            require_done(relay_add_listener(worker->relay, listener, lane,
                                             fcntl(world->listeners[listener][lane], F_DUPFD_CLOEXEC, 3), &error),
-                         0, "%s", error.what);
+                         &error);
     return worker;
 }
 
@@ -233,14 +250,14 @@ void worker_take(struct world *world, struct worker *worker, uint32_t lane, int 
     struct error error = {0};
 
     (void)world;
-    cr_assert_eq(relay_take(worker->relay, lane, peer, on_taken, worker, &error), 0, "%s", error.what);
+    require_done(relay_take(worker->relay, lane, peer, on_taken, worker, &error), &error);
 }
 
 void worker_take_all(struct world *world, struct worker *worker)
 {
     for (uint32_t lane = 0; lane < world->plan.lanes; lane++)
         worker_take(world, worker, lane, -1);
-    cr_assert_eq(worker->taken, world->plan.lanes);
+    require(worker->taken == world->plan.lanes, "lanes were not taken at once");
 }
 
 void worker_give(struct world *world, struct worker *worker, uint32_t lane, int peer)
@@ -248,7 +265,7 @@ void worker_give(struct world *world, struct worker *worker, uint32_t lane, int 
     struct error error = {0};
 
     (void)world;
-    cr_assert_eq(relay_give(worker->relay, lane, peer, on_given, worker, &error), 0, "%s", error.what);
+    require_done(relay_give(worker->relay, lane, peer, on_given, worker, &error), &error);
 }
 
 static void on_relay_closed(void *arg)
@@ -264,7 +281,7 @@ static bool is_closed(void *arg)
 void worker_die(struct world *world, struct worker *worker)
 {
     relay_close(worker->relay, on_relay_closed, worker);
-    cr_assert(world_wait(world, is_closed, worker, WAIT_MS));
+    require(world_wait(world, is_closed, worker, WAIT_MS), "the relay does not close");
     decider_close(worker->decider);
     topology_close(worker->topology);
     config_free(worker->config);
@@ -287,7 +304,7 @@ void world_close(struct world *world)
             close(world->servers[i]);
     uv_close((uv_handle_t *)&world->pulse, NULL);
     uv_run(&world->loop, UV_RUN_DEFAULT);
-    cr_expect_eq(uv_loop_close(&world->loop), 0, "the relay has left a handle behind");
+    require(uv_loop_close(&world->loop) == 0, "the relay has left a handle behind");
     segment_close(world->segment);
     snprintf(path, sizeof path, "%s/segment", world->folder);
     unlink(path);
@@ -310,7 +327,7 @@ int world_client_at(struct world *world, uint8_t host, uint8_t local, uint16_t p
     socklen_t size = endpoint_to_sockaddr(&peer, &name);
     int fd = world_socket(&own);
 
-    cr_assert_eq(connect(fd, (struct sockaddr *)&name, size), 0);
+    require(connect(fd, (struct sockaddr *)&name, size) == 0, "connect");
     return fd;
 }
 
@@ -370,7 +387,7 @@ uint16_t world_say(struct world *world, int client, int server, const char *text
     struct hp_endpoint from = {0};
     ssize_t size;
 
-    cr_assert_eq(send(client, text, strlen(text), 0), (ssize_t)strlen(text));
+    require(send(client, text, strlen(text), 0) == (ssize_t)strlen(text), "send");
     size = world_receive(world, server, data, sizeof data, &from);
     if (size != (ssize_t)strlen(text) || memcmp(data, text, strlen(text)) != 0)
         return 0;

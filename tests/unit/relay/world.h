@@ -8,7 +8,6 @@
 #include "segment/record.h"
 #include "segment/session.h"
 
-#include <criterion/criterion.h>
 #include <sys/types.h>
 
 #define WORLD_WORKERS 3u

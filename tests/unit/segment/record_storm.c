@@ -2,8 +2,11 @@
 /* Eight processes work on few keys as fast as they can, while their parent kills and stops them at random moments.
  *
  * Calm: claims alone. A key's first answer is its answer for ever, whoever asks.
- * Storm: moves, deletes, proofs and evictions as well, each announced before it is tried. Two looks at a key that lie
- *   between no announcement must give the same server; a proven record that nobody deletes is there at every look.
+ * Storm: moves, deletes, expiries, proofs and evictions as well, each announced before it is tried. Two looks at a key
+ *   that lie between no announcement must give the same server; a proven record that nobody deletes is there at every
+ *   look.
+ * In both each process holds a lane of session rows, begins and ends sessions there, and reads those of the others:
+ *   what is read is whole; who comes in the place of a killed one finds each session that had begun.
  * After each: no key twice, every slot can be used again.
  *
  * record_storm [SECONDS [SEED]]: 2 s unless said otherwise; the seed is printed. */
@@ -23,18 +26,26 @@
 #define BUCKETS 4u
 #define KEYS 12u /* known keys in each bucket; the first PROVEN of them are never deleted */
 #define PROVEN 4u
-#define STRANGERS 64u  /* other keys in each bucket, which press for room */
-#define ENOUGH 10u     /* kills and stops that a storm must have had, */
-#define LONGER_S 20.0  /* so that it goes on for as long as this */
-#define EVICTION 1000u /* announced as pending: EVICTION + bucket; a key: 1 + its number */
+#define EXPIRING 10u /* the keys from here on have a timeout, */
+#define TIMEOUT_S 50u
+#define NOW_S 1000u
+#define EXPIRED_S 1100u /* that is over then */
+#define ROWS 8u         /* of each lane; a process's number is its lane's */
+#define STRANGERS 64u   /* other keys in each bucket, which press for room */
+#define ENOUGH 10u      /* kills and stops that a storm must have had, */
+#define LONGER_S 20.0   /* so that it goes on for as long as this */
+#define EVICTION 1000u  /* announced as pending: EVICTION + bucket; a key: 1 + its number */
 
 struct board { /* shared by all, beside the segment */
     _Atomic bool going;
-    _Atomic uint64_t operations, wrong, lost, moved, deleted, evicted, full;
-    _Atomic uint32_t first[BUCKETS * KEYS];     /* calm: 1 + the first answer */
-    _Atomic uint64_t announced[BUCKETS * KEYS]; /* changes of this key that were tried */
-    _Atomic uint64_t evictions[BUCKETS];        /* evicting claims that were tried in this bucket */
-    _Atomic uint32_t pending[PROCESSES];        /* what this process has announced and not yet done */
+    _Atomic uint64_t operations, wrong, lost, moved, deleted, expired, evicted, full;
+    _Atomic uint64_t sessions, rows_read, rows_torn, rows_lost;
+    _Atomic uint32_t first[BUCKETS * KEYS];        /* calm: 1 + the first answer */
+    _Atomic uint64_t announced[BUCKETS * KEYS];    /* changes of this key that were tried */
+    _Atomic uint64_t evictions[BUCKETS];           /* evicting claims that were tried in this bucket */
+    _Atomic uint32_t pending[PROCESSES];           /* what this process has announced and not yet done */
+    _Atomic uint64_t row_content[PROCESSES][ROWS]; /* of the session that begins there, written before it does */
+    _Atomic bool row_begun[PROCESSES][ROWS];       /* it has begun, and its end has not */
 };
 
 struct look { /* what a process saw of a key when it last looked */
@@ -71,11 +82,81 @@ static uint64_t random_next(uint64_t *state)
 static enum record_result claim_key(struct storm *storm, uint32_t slot, uint32_t bucket, uint32_t number,
                                     uint32_t server, bool evict, struct record_ref *ref, uint32_t *evicted)
 {
-    struct record_origin origin = origin_of(UINT32_MAX);
+    bool expiring = number < BUCKETS * KEYS && number / BUCKETS >= EXPIRING;
+    struct record_origin origin = origin_of(expiring ? TIMEOUT_S : UINT32_MAX);
     struct record_key key = key_in_bucket(storm->segment, bucket, number);
 
-    return record_claim(storm->segment, slot, &key, server, &origin, 1000, evict, ref, evicted);
+    return record_claim(storm->segment, slot, &key, server, &origin, NOW_S, evict, ref, evicted);
 }
+
+/* ---- session rows ---- */
+
+/* All that a row says is made of one number. */
+static struct session_row row_of(uint64_t content)
+{
+    struct session_row row = {.client = endpoint_of((uint8_t)content, (uint16_t)(content >> 8)),
+                              .service = content,
+                              .server = (uint16_t)(content >> 16),
+                              .server_port = (uint16_t)(content >> 24),
+                              .source_port = (uint16_t)(content >> 32)};
+
+    memcpy(row.local, &content, sizeof content);
+    return row;
+}
+
+static bool row_is_whole(const struct session_row *row)
+{
+    const struct session_row like = row_of(row->service);
+
+    return memcmp(&row->client, &like.client, sizeof like.client) == 0 && row->server == like.server &&
+           row->server_port == like.server_port && row->source_port == like.source_port &&
+           memcmp(row->local, like.local, sizeof like.local) == 0;
+}
+
+static void row_turn(struct worker *worker)
+{
+    struct board *board = worker->storm->board;
+    uint32_t lane = (uint32_t)(random_next(&worker->random) % PROCESSES);
+    uint32_t number = (uint32_t)(random_next(&worker->random) % ROWS), own = worker->number;
+    struct session_row *row = session_partition(worker->storm->segment, lane) + number, copy;
+
+    if (session_read(row, &copy)) {
+        atomic_fetch_add_explicit(&board->rows_read, 1, memory_order_relaxed);
+        if (!row_is_whole(&copy))
+            atomic_fetch_add(&board->rows_torn, 1);
+    }
+    row = session_partition(worker->storm->segment, own) + number;
+    if (session_is_live(row)) {
+        atomic_store(&board->row_begun[own][number], false);
+        session_end(row);
+        return;
+    }
+    uint64_t content = random_next(&worker->random);
+    copy = row_of(content);
+    atomic_store(&board->row_content[own][number], content);
+    session_begin(row, &copy, 1);
+    atomic_store(&board->row_begun[own][number], true);
+    atomic_fetch_add_explicit(&board->sessions, 1, memory_order_relaxed);
+}
+
+/* By who comes in the place of a killed one: what had begun is there, what is there is what was to begin. */
+static void rows_adopt(struct storm *storm, uint32_t number)
+{
+    struct board *board = storm->board;
+
+    for (uint32_t i = 0; i < ROWS; i++) {
+        struct session_row copy;
+        bool live = session_read(session_partition(storm->segment, number) + i, &copy);
+
+        if (live && (!row_is_whole(&copy) || copy.service != atomic_load(&board->row_content[number][i])))
+            atomic_fetch_add(&board->rows_torn, 1);
+        if (!live && atomic_load(&board->row_begun[number][i]))
+            atomic_fetch_add(&board->rows_lost, 1);
+        atomic_store(&board->row_begun[number][i], live);
+    }
+}
+
+/* ---- records ---- */
 
 static void calm_turn(struct worker *worker)
 {
@@ -163,6 +244,21 @@ static void press(struct worker *worker)
     change_done(worker);
 }
 
+/* As claim.c: one that has expired is deleted and made anew. */
+static void expire(struct worker *worker, uint32_t key, struct record_ref *ref)
+{
+    struct board *board = worker->storm->board;
+    uint32_t evicted;
+
+    announce(worker, key + 1, &board->announced[key]);
+    if (record_expired(worker->storm->segment, ref, EXPIRED_S) && record_delete(worker->storm->segment, ref)) {
+        atomic_fetch_add(&board->expired, 1);
+        claim_key(worker->storm, worker->slot, key % BUCKETS, key, (uint32_t)(random_next(&worker->random) % 1000),
+                  false, ref, &evicted);
+    }
+    change_done(worker);
+}
+
 static void storm_turn(struct worker *worker)
 {
     struct board *board = worker->storm->board;
@@ -176,10 +272,18 @@ static void storm_turn(struct worker *worker)
         return;
     }
     look(worker, key, &ref);
-    if (dice > 6 || ref.index == SEGMENT_NO_INDEX)
+    if (dice > 8 || ref.index == SEGMENT_NO_INDEX)
         return;
+    if (dice == 8 && key / BUCKETS >= EXPIRING) {
+        expire(worker, key, &ref);
+        return;
+    }
+    if (dice >= 7) {
+        record_prove(worker->storm->segment, &ref);
+        return;
+    }
     if (dice == 6) {
-        record_touch(worker->storm->segment, &ref, 1001 + (uint32_t)(random_next(&worker->random) % 100));
+        record_touch(worker->storm->segment, &ref, NOW_S + 1 + (uint32_t)(random_next(&worker->random) % 10));
         return;
     }
     announce(worker, key + 1, &board->announced[key]);
@@ -187,7 +291,7 @@ static void storm_turn(struct worker *worker)
         atomic_fetch_add(&board->deleted, record_delete(worker->storm->segment, &ref));
     else
         atomic_fetch_add(&board->moved, record_move(worker->storm->segment, &ref,
-                                                    (uint32_t)(random_next(&worker->random) % 1000), 1000));
+                                                    (uint32_t)(random_next(&worker->random) % 1000), NOW_S));
     change_done(worker);
 }
 
@@ -196,14 +300,18 @@ static void worker_run(struct storm *storm, uint32_t number, void (*turn)(struct
     static struct worker worker;
 
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    (void)!nice(5); /* who kills and stops comes first, or it would wait for its turn with the others */
     worker.storm = storm;
     worker.number = number;
     worker.slot = storm->slots[number];
     worker.random = storm->seed ^ ((uint64_t)getpid() << 20 | (number + 1));
     for (uint32_t i = 0; i < BUCKETS * KEYS; i++)
         worker.looks[i].server = -1;
+    rows_adopt(storm, number);
     while (atomic_load(&storm->board->going)) {
         turn(&worker);
+        if (random_next(&worker.random) % 4 == 0)
+            row_turn(&worker);
         atomic_fetch_add_explicit(&storm->board->operations, 1, memory_order_relaxed);
     }
     _exit(0);
@@ -337,16 +445,24 @@ static bool report(struct storm *storm, unsigned number, const char *name, bool 
     uint32_t twice = duplicates(storm), lost = slots_lost(storm);
     bool fine;
 
-    printf("# %s: %llu operations, %u kills, %u stops, %llu moved, %llu deleted, %llu evicted, %llu times no room\n",
+    printf("# %s: %llu operations, %u kills, %u stops, %llu moved, %llu deleted, %llu expired, %llu evicted, %llu "
+           "times no "
+           "room\n",
            name, (unsigned long long)board->operations, storm->kills, storm->stops, (unsigned long long)board->moved,
-           (unsigned long long)board->deleted, (unsigned long long)board->evicted, (unsigned long long)board->full);
+           (unsigned long long)board->deleted, (unsigned long long)board->expired, (unsigned long long)board->evicted,
+           (unsigned long long)board->full);
     printf("# %s: %llu wrong answers, %llu proven records lost, %u keys twice, %u slots lost\n", name,
            (unsigned long long)board->wrong, (unsigned long long)board->lost, twice, lost);
-    fine = verdict(number, board->wrong == 0, "a key's server changes by a move or an eviction alone");
+    printf("# %s: %llu sessions begun, %llu rows read: %llu torn, %llu sessions lost\n", name,
+           (unsigned long long)board->sessions, (unsigned long long)board->rows_read,
+           (unsigned long long)board->rows_torn, (unsigned long long)board->rows_lost);
+    fine = verdict(number, board->wrong == 0, "a key's server changes by a counted move, end or eviction alone");
     fine = verdict(number + 1, board->lost == 0, "a proven record is never lost") && fine;
     fine = verdict(number + 2, twice == 0, "no key is there twice") && fine;
     fine = verdict(number + 3, lost == 0, "every slot can be used again") && fine;
-    return verdict(number + 4, raged(storm) && busy, "the test did what it is for") && fine;
+    fine = verdict(number + 4, board->rows_torn == 0, "every session row that was read was whole") && fine;
+    fine = verdict(number + 5, board->rows_lost == 0, "no session is lost") && fine;
+    return verdict(number + 6, raged(storm) && busy && board->rows_read > 1000, "the test did what it is for") && fine;
 }
 
 int main(int argc, char **argv)
@@ -356,22 +472,25 @@ int main(int argc, char **argv)
     bool fine;
 
     fixture_open(&storm.fixture);
-    storm.fixture.shape.records = 1; /* four buckets */
+    storm.fixture.shape = (struct segment_shape){.records = 1, .sessions = PROCESSES * ROWS, .lanes = PROCESSES};
     if (fixture_segment(&storm.fixture) < 0) {
         printf("Bail out! %s\n", storm.fixture.error.what);
         return 1;
     }
     storm.segment = storm.fixture.segment;
     storm.board = mmap(NULL, sizeof *storm.board, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    printf("1..10\n# seed %llu\n", (unsigned long long)storm.seed);
+    printf("1..14\n# seed %llu\n", (unsigned long long)storm.seed);
     fflush(stdout);
     rage(&storm, seconds / 3, calm_turn);
     fine = report(&storm, 1, "calm", storm.board->operations > 1000 && storm.board->full == 0);
     memset((void *)storm.board, 0, sizeof *storm.board);
+    memset((void *)storm.segment->rows, 0, PROCESSES * ROWS * sizeof *storm.segment->rows);
     storm.kills = storm.stops = 0;
     proven_make(&storm);
     rage(&storm, seconds * 2 / 3, storm_turn);
-    fine = report(&storm, 6, "storm", storm.board->moved > 0 && storm.board->deleted > 0 && storm.board->evicted > 0) &&
+    fine = report(&storm, 8, "storm",
+                  storm.board->moved > 0 && storm.board->deleted > 0 && storm.board->expired > 0 &&
+                      storm.board->evicted > 0) &&
            fine;
     fixture_close(&storm.fixture);
     return fine ? 0 : 1;
