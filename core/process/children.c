@@ -197,6 +197,7 @@ int child_start(struct master *self, struct generation *generation, enum process
         return status;
     }
     child->running = true;
+    child->started_ms = clock_now_ms();
     atomic_store(&self->segment->processes[child->slot].pid, child->process.pid);
     child->next = self->children;
     self->children = child;

@@ -42,7 +42,8 @@ struct child {
     enum child_state state;
     uv_process_t process;
     struct channel *channel;
-    bool running;        /* not reaped yet */
+    bool running; /* not reaped yet */
+    uint64_t started_ms;
     uint64_t calls_seen; /* watchdog: inside_calls at its last look */
     bool inside_seen;
     bool hung;          /* killed by the watchdog */
