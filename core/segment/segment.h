@@ -31,9 +31,10 @@ struct segment { /* a process's own view; every table's size is checked at map t
 };
 
 /* [master] Opens DIRECTORY/segment, or makes it (0600, fallocated, so that a full tmpfs is an error here and no SIGBUS
- * later). One of another boot, layout or capacity, or a damaged one, is put aside as segment.old with one notice that
- * says why. shape->lanes: what a new one gets (power of two); an old one keeps its own. A symlink, a foreign owner or a
- * file that others can write is an error.
+ * later). One of another capacity or of the layout before is copied: one notice says how many records and sessions were
+ * carried over. One of another boot or a damaged one is put aside as segment.old with one notice that says why.
+ * shape->lanes: what a new one gets (power of two); an old one keeps its own. A symlink, a foreign owner or a file that
+ * others can write is an error.
  * Errors: -EPERM foreign or writable by others, -ENOSPC no room (says how much it needs), other errno values. */
 int segment_open(struct segment **out, int directory, const struct segment_shape *shape, struct log *log,
                  struct error *error);

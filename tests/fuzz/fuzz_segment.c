@@ -26,7 +26,7 @@ static void header_make(struct segment_header *header)
     header->buckets = segment_bucket_count(6);
     header->sessions = 8;
     header->rows_per_lane = 4;
-    segment_tables_plan(&tables, header->lanes, header->buckets, header->rows_per_lane);
+    segment_tables_plan(&tables, &segment_layout_present, header);
     header->size = tables.size;
 }
 
@@ -47,16 +47,17 @@ static struct segment *map_or_abort(void)
 
 static void try_header(const uint8_t *data, size_t size)
 {
+    const struct segment_layout *layout;
     struct segment_header header;
     struct error error;
 
     header_make(&header);
     memcpy((void *)&header, data, size < sizeof header ? size : sizeof header);
-    if (segment_header_check(&header, header.size, &error) < 0)
+    if (segment_header_check(&header, header.size, &layout, &error) < 0)
         return;
     if (header.buckets == 0 || header.rows_per_lane == 0 || header.lanes > SEGMENT_LANES ||
-        header.size < (uint64_t)header.buckets * sizeof(struct record_bucket) +
-                          (uint64_t)header.lanes * header.rows_per_lane * sizeof(struct session_row))
+        header.size < (uint64_t)header.buckets * layout->tables[TABLE_BUCKETS].size +
+                          (uint64_t)header.lanes * header.rows_per_lane * layout->tables[TABLE_ROWS].size)
         abort(); /* believed, but its tables lie beyond its end */
 }
 
