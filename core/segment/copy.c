@@ -175,8 +175,10 @@ int segment_copy(struct segment *to, int fd, const struct segment_header *header
     int code = -posix_fallocate(fd, 0, (off_t)header->size); /* a hole that cannot be filled kills who reads it */
     void *base;
 
-    if (code < 0)
-        return error_set(error, code, "cannot fill the holes in the segment of the last run: %s", strerror(-code));
+    if (code < 0) {
+        error_set(error, code, "cannot fill the holes in the segment of the last run: %s", strerror(-code));
+        return error_next(error, "make room in the state folder");
+    }
     base = mmap(NULL, header->size, PROT_READ, MAP_SHARED, fd, 0);
     if (base == MAP_FAILED)
         return error_set(error, -errno, "cannot map the segment of the last run: %s", strerror(errno));
