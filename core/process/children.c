@@ -186,6 +186,7 @@ int child_start(struct master *self, struct generation *generation, enum process
         free(child);
         return error_set(error, -ENOSPC, "all %u process slots of the segment are taken", SEGMENT_PROCESSES);
     }
+    segment_header_restore(self->segment);
     process_begin_at(self->segment, child->slot, role, number);
     status = connect_and_spawn(child, error);
     if (status < 0) {

@@ -141,7 +141,8 @@ static void respawn(struct master *self, enum process_role role, uint32_t number
 
     if (now_ms < self->running->pauses[at])
         return;
-    if (child_start(self, self->running, role, number, &error) < 0) {
+    if (generation_restore(self, self->running, &error) < 0 ||
+        child_start(self, self->running, role, number, &error) < 0) {
         log_failure(&self->log, LOG_ERROR, &error);
         self->running->pauses[at] = now_ms + PAUSE_LIMIT_MS;
     }

@@ -3,6 +3,7 @@
  * then on nobody looks at the header's numbers again, because a hostile process may change them at any time. */
 #include "segment/segment.h"
 #include "segment/tables.h"
+#include "segment/words.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -118,6 +119,7 @@ int segment_map(struct segment **out, int fd, struct error *error)
         goto fail_map;
     }
     tables_attach(self, base, &header);
+    memcpy((void *)&self->checked, (const void *)&header, sizeof header);
     self->fd = fd;
     *out = self;
     return 0;
@@ -127,6 +129,11 @@ fail_map:
 fail_check:
     close(fd);
     return code;
+}
+
+void segment_header_restore(struct segment *segment)
+{
+    words_store(segment->header, &segment->checked, offsetof(struct segment_header, created_ms));
 }
 
 void segment_close(struct segment *segment)

@@ -26,6 +26,7 @@ struct segment { /* a process's own view; every table's size is checked at map t
     struct record_bucket *buckets;                    /* shape.buckets below */
     struct session_row *rows;                         /* lane l's rows: rows + l * rows_per_lane */
     uint32_t lane_count, bucket_count, rows_per_lane; /* copies of the header's, checked: use these, not the header's */
+    struct segment_header checked;                    /* the header as it was when the file was mapped */
     int fd;
     size_t size;
 };
@@ -40,6 +41,9 @@ int segment_open(struct segment **out, int directory, const struct segment_shape
                  struct error *error);
 /* [any] Maps what the master opened. The descriptor is taken over. -EINVAL: another layout. */
 int segment_map(struct segment **out, int fd, struct error *error);
+/* [master] Writes again what describes the file, as it was checked: a hostile process may have overwritten it, and the
+ * next process could not map it. */
+void segment_header_restore(struct segment *segment);
 void segment_close(struct segment *segment); /* unmaps; the file stays; NULL is fine */
 
 /* [master] A free process slot for role: generation raised, counters kept from zero; SEGMENT_NO_INDEX: none left. */

@@ -63,6 +63,31 @@ def test_a_capacity_changed_three_times_moves_nobody(site):
         assert site.servers_of(client, "informational") == [home] and cells(site) == before
 
 
+def overwrite(site, where, octets):
+    """where: an offset, or a name that stands in the segment, to overwrite the identity before it."""
+    with open(os.path.join(site.folder, "state", "segment"), "r+b") as file, mmap.mmap(file.fileno(), 0) as segment:
+        at = where if isinstance(where, int) else segment.find(where + b"\0") - 8
+        segment[at:at + len(octets)] = octets
+
+
+@pytest.mark.parametrize("where, size", [(0, 72), (b"ike", 8), (b"nat-t", 8), (b"aovpn", 8), (b"vpn2", 8)])
+def test_what_a_new_worker_looks_for_is_there_again_after_it_was_overwritten(site, where, size):
+    site.start(GROUP, "aovpn")
+    clients = connected(site, 6)
+    homes, before = [site.server_of(client, "auth") for client in clients], cells(site)
+    overwrite(site, where, os.urandom(size))
+    for pid in [*site.daemon.workers(), site.daemon.monitor()]:
+        site.daemon.kill(pid)
+    wait_for(lambda: len(site.daemon.workers()) == 2 and site.daemon.cli("status", status=None).returncode == 0,
+             what="a healthy daemon")
+    assert "cannot start" not in site.daemon.log()
+    if where != b"vpn2":  # its sessions are of a server that nobody knows
+        for client, home in zip(clients, homes):
+            assert client.informational() and site.servers_of(client, "informational") == [home]
+        assert cells(site) == before
+    assert connected(site, 2)
+
+
 class Storm(threading.Thread):
     """Flips random bits of the segment's body, as a hostile worker could, in 200 gusts."""
 

@@ -430,6 +430,22 @@ Test(segment, map_refuses_what_it_cannot_read_and_closes_the_descriptor)
     cr_assert_null(other);
 }
 
+Test(segment, header_that_was_overwritten_is_written_again_for_the_next_process)
+{
+    struct segment *other = NULL;
+    uint8_t before[offsetof(struct segment_header, created_ms)];
+
+    open_or_fail();
+    memcpy(before, (const void *)fixture.segment->header, sizeof before);
+    atomic_store(&fixture.segment->header->reloads, 3);
+    memset((void *)fixture.segment->header, 0xff, sizeof before);
+    segment_header_restore(fixture.segment);
+    cr_assert_arr_eq(before, (const void *)fixture.segment->header, sizeof before);
+    cr_assert_eq(atomic_load(&fixture.segment->header->reloads), 3);
+    cr_assert_eq(segment_map(&other, dup(fixture.segment->fd), &fixture.error), 0);
+    segment_close(other);
+}
+
 /* After the check, the header's numbers are everybody's to change: nobody may look at them again. */
 Test(segment, mapped_goes_by_the_numbers_that_were_checked)
 {
