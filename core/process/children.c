@@ -203,6 +203,7 @@ int child_start(struct master *self, struct generation *generation, enum process
         free(child);
         return error_set(error, -ENOSPC, "all %u process slots of the segment are taken", SEGMENT_PROCESSES);
     }
+    segment_header_restore(self->segment);
     process_begin_at(self->segment, child->slot, role, number);
     status = connect_and_spawn(child, error);
     if (status < 0) {
@@ -215,6 +216,7 @@ int child_start(struct master *self, struct generation *generation, enum process
     }
     child->running = true;
     child->pid = child->process.pid;
+    child->started_ms = clock_now_ms();
     atomic_store(&self->segment->processes[child->slot].pid, child->pid);
     child->next = self->children;
     self->children = child;

@@ -3,7 +3,10 @@
  * Inside a plugin (the breadcrumb says so, or the watchdog killed it there): the log names plugin and operation; the
  * second time within QUARANTINE_MS its profile is quarantined until the next reload; the worker is back at once.
  * In our own code: back at once, from the third death within QUARANTINE_MS with a growing pause.
- * Before it was ready, in a start or reload: that fails, and says why; nobody else is blamed. */
+ * Before it was ready, in a start or reload: that fails, and says why; nobody else is blamed.
+ *
+ * A hostile worker may write any process's slot: what stands there blames workers alone, and is never asked for what
+ * the master can know by itself, or else one worker could have the monitor killed. */
 #include "process/master.h"
 
 #include "base/clock.h"
@@ -31,6 +34,12 @@ static void profile_name(const struct master *self, const struct child *child, c
     name[SEGMENT_NAME - 1] = '\0';
 }
 
+/* Inside a plugin, as its breadcrumb says. The monitor calls none. */
+static bool is_inside(const struct master *self, const struct child *child)
+{
+    return child->role == PROCESS_WORKER && atomic_load(&self->segment->processes[child->slot].inside_since_ms) != 0;
+}
+
 /* "died by signal 11 inside create of the plugin of profile NAME", or with what it said last. */
 static void describe(struct error *out, const struct master *self, const struct child *child, int64_t status,
                      int number)
@@ -49,7 +58,7 @@ static void describe(struct error *out, const struct master *self, const struct 
     profile_name(self, child, profile);
     memcpy(words, slot->last_words, sizeof words);
     words[sizeof words - 1] = '\0';
-    if (slot->inside_since_ms != 0)
+    if (is_inside(self, child))
         error_set(out, -ECHILD, "%s inside %s of the plugin of profile %s", how,
                   plugin_operation_name(slot->inside_operation), profile);
     else
@@ -108,7 +117,7 @@ void child_died(struct child *child, int64_t status, int number)
 {
     struct master *self = child->master;
     bool expected = child->state == CHILD_LEAVING || self->stopping;
-    bool inside = self->segment->processes[child->slot].inside_since_ms != 0;
+    bool inside = is_inside(self, child);
     struct error how = {0};
 
     describe(&how, self, child, status, number);
@@ -134,7 +143,8 @@ static void respawn(struct master *self, enum process_role role, uint32_t number
 
     if (now_ms < self->running->pauses[at])
         return;
-    if (child_start(self, self->running, role, number, &error) < 0) {
+    if (generation_restore(self, self->running, &error) < 0 ||
+        child_start(self, self->running, role, number, &error) < 0) {
         log_failure(&self->log, LOG_ERROR, &error);
         self->running->pauses[at] = now_ms + PAUSE_LIMIT_MS;
     }
@@ -159,9 +169,8 @@ void watchdog_look(struct master *self, uint64_t now_ms)
         return;
     self->watch_ms = now_ms;
     for (struct child *child = self->children; child != NULL; child = child->next) {
-        const struct process_slot *slot = &self->segment->processes[child->slot];
-        uint64_t calls = atomic_load(&slot->inside_calls);
-        bool inside = atomic_load(&slot->inside_since_ms) != 0;
+        uint64_t calls = atomic_load(&self->segment->processes[child->slot].inside_calls);
+        bool inside = is_inside(self, child);
 
         if (on_time && inside && child->inside_seen && calls == child->calls_seen && !child->hung) {
             child->hung = true;
@@ -170,7 +179,7 @@ void watchdog_look(struct master *self, uint64_t now_ms)
         child->inside_seen = inside;
         child->calls_seen = calls;
         if (child->state == CHILD_STARTING && child->generation == self->running &&
-            now_ms - slot->started_ms > PREPARE_LIMIT_MS)
+            now_ms - child->started_ms > PREPARE_LIMIT_MS)
             child_kill(child); /* a replacement that does not get ready; a reload has a deadline of its own */
         if (child->stop_ms != 0 && now_ms - child->stop_ms > STOP_LIMIT_MS)
             child_kill(child); /* stopped or stuck: it would stay for ever */

@@ -123,12 +123,8 @@ static void free_unnamed(struct master *self, const struct generation *generatio
         free_probes(self, &generation->plan->servers[i]);
 }
 
-int generation_assign(struct master *self, const struct generation *generation, struct error *error)
+static int assign_names(struct master *self, const struct plan *plan, struct error *error)
 {
-    const struct plan *plan = generation->plan;
-
-    if (self->running == NULL || !self->running->adopted) /* nobody knows what their configuration names */
-        free_unnamed(self, generation);
     for (uint32_t i = 0; i < plan->server_count; i++) {
         int status = assign_server(self, &plan->servers[i], error);
         if (status < 0)
@@ -144,6 +140,27 @@ int generation_assign(struct master *self, const struct generation *generation, 
         if (profile_assign(self->segment, plan->profiles[i].name) == SEGMENT_NO_INDEX)
             return error_set(error, -ENOSPC, "no slot left for profile %s", plan->profiles[i].name);
     return 0;
+}
+
+int generation_assign(struct master *self, const struct generation *generation, struct error *error)
+{
+    if (self->running == NULL || !self->running->adopted) /* nobody knows what their configuration names */
+        free_unnamed(self, generation);
+    return assign_names(self, generation->plan, error);
+}
+
+int generation_restore(struct master *self, const struct generation *generation, struct error *error)
+{
+    const struct plan *plan = generation->plan;
+    int status;
+
+    if (self->next == NULL) /* else the names that are new in a reload would go as well */
+        free_unnamed(self, generation);
+    status = assign_names(self, plan, error);
+    for (uint32_t i = 0; i < plan->server_count && status == 0; i++)
+        server_set_state(self->segment, server_find(self->segment, plan->servers[i].name),
+                         (enum server_state)plan->servers[i].state, true);
+    return status;
 }
 
 void generation_apply(struct master *self, const struct generation *generation)

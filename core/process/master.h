@@ -46,7 +46,8 @@ struct child {
     uv_poll_t ended;      /* likewise: readable when it has ended */
     pid_t pid;
     struct channel *channel;
-    bool running;        /* not reaped yet */
+    bool running; /* not reaped yet */
+    uint64_t started_ms;
     uint64_t calls_seen; /* watchdog: inside_calls at its last look */
     bool inside_seen;
     bool hung;          /* killed by the watchdog */
@@ -134,6 +135,8 @@ void generation_release(struct master *self, struct generation *generation);
 /* Slots of the segment for every name of the plan. -ENOSPC: a table is full. */
 int generation_assign(struct master *self, const struct generation *generation, struct error *error);
 void generation_apply(struct master *self, const struct generation *generation); /* server states; deaths forgotten */
+/* Before one of its processes is started again: a hostile one may have overwritten what the new one looks for. */
+int generation_restore(struct master *self, const struct generation *generation, struct error *error);
 
 /* children.c */
 int child_start(struct master *self, struct generation *generation, enum process_role role, uint32_t number,

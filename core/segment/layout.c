@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The promise of layout.h, held by the compiler: where each member lies. A line that fails means that a shape has
- * changed: raise SEGMENT_LAYOUT, then put the new number here. */
+ * changed: raise SEGMENT_LAYOUT, give the shape before a place in layout_old.c, then put the new number here. */
 #include "segment/tables.h"
 #include <stddef.h>
 
@@ -119,27 +119,34 @@ _Static_assert(COUNTER_COUNT == 43,
 _Static_assert(sizeof(_Atomic uint64_t) == 8 && ATOMIC_LLONG_LOCK_FREE == 2, "words must be atomic between processes");
 _Static_assert(SEGMENT_SERVERS <= RECORD_DEAD, "a record's value must be able to name every server");
 
-static size_t place(size_t *end, size_t count, size_t size)
-{
-    size_t offset = *end;
+const struct segment_layout segment_layout_present = {
+    .number = SEGMENT_LAYOUT,
+    .tables = {[TABLE_PROCESSES] = {SEGMENT_PROCESSES, sizeof(struct process_slot), NULL},
+               [TABLE_SERVERS] = {SEGMENT_SERVERS, sizeof(struct server_slot), NULL},
+               [TABLE_POOLS] = {SEGMENT_POOLS, sizeof(struct pool_slot), NULL},
+               [TABLE_SERVICES] = {SEGMENT_SERVICES, sizeof(struct service_slot), NULL},
+               [TABLE_PROFILES] = {SEGMENT_PROFILES, sizeof(struct profile_slot), NULL},
+               [TABLE_LANES] = {SEGMENT_LANES, sizeof(struct lane_slot), NULL},
+               [TABLE_DROPS] = {SEGMENT_DROPS, sizeof(struct drop_slot), NULL},
+               [TABLE_BUCKETS] = {0, sizeof(struct record_bucket), NULL},
+               [TABLE_ROWS] = {0, sizeof(struct session_row), NULL}},
+};
 
-    *end = (offset + count * size + SEGMENT_PAGE - 1) / SEGMENT_PAGE * SEGMENT_PAGE;
-    return offset;
-}
-
-void segment_tables_plan(struct segment_tables *out, uint32_t lanes, uint32_t buckets, uint32_t rows_per_lane)
+void segment_tables_plan(struct segment_tables *out, const struct segment_layout *layout,
+                         const struct segment_header *capacities)
 {
     size_t end = SEGMENT_PAGE;
 
-    out->processes = place(&end, SEGMENT_PROCESSES, sizeof(struct process_slot));
-    out->servers = place(&end, SEGMENT_SERVERS, sizeof(struct server_slot));
-    out->pools = place(&end, SEGMENT_POOLS, sizeof(struct pool_slot));
-    out->services = place(&end, SEGMENT_SERVICES, sizeof(struct service_slot));
-    out->profiles = place(&end, SEGMENT_PROFILES, sizeof(struct profile_slot));
-    out->lanes = place(&end, SEGMENT_LANES, sizeof(struct lane_slot));
-    out->drops = place(&end, SEGMENT_DROPS, sizeof(struct drop_slot));
-    out->buckets = place(&end, buckets, sizeof(struct record_bucket));
-    out->rows = place(&end, (size_t)lanes * rows_per_lane, sizeof(struct session_row));
+    for (uint32_t i = 0; i < TABLE_COUNT; i++) {
+        size_t count = layout->tables[i].count;
+
+        if (i == TABLE_BUCKETS)
+            count = capacities->buckets;
+        else if (i == TABLE_ROWS)
+            count = (size_t)capacities->lanes * capacities->rows_per_lane;
+        out->at[i] = end;
+        end = (end + count * layout->tables[i].size + SEGMENT_PAGE - 1) / SEGMENT_PAGE * SEGMENT_PAGE;
+    }
     out->size = end;
 }
 

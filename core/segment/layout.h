@@ -9,7 +9,12 @@
  *
  * All words that two processes touch are _Atomic. No pointers; every index that is read from here is checked against
  * the table's size (or masked) before use: a hostile worker may write anything at any time (I6). Times are clock.h's.
- * A change of any shape below raises SEGMENT_LAYOUT. */
+ *
+ * A change of any shape below raises SEGMENT_LAYOUT; layout.c does not compile before. The shape that was there until
+ * then is described in layout_old.c by one more entry, its numbers of elements and their sizes, and one small function
+ * for each table that has changed, which makes a new element of an old one: so the next start copies what it finds
+ * (copy.c). The header's first 104 octets stay what they are; what it gets more stands behind them, and is 0 in old
+ * files. Of a counter that is added among the others, that function moves those behind it. */
 #ifndef SEGMENT_LAYOUT_H
 #define SEGMENT_LAYOUT_H
 

@@ -1,11 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Opening, as the master does before any other process lives.
- * - Found and fit: its room is made sure of, the process slots of the last life are ended, everything else is kept.
- * - Found and unfit (another boot, layout or capacity, damaged): a new one is made whole as segment.new first, then the
- *   old one becomes segment.old, then the new one gets the name. No room for the new one leaves the old one alone.
- * - Not found: made in the same way. A crash on the way leaves a segment.new, which the next start removes.
- * - Processes live that use it (segment_adopt): as it is, or not at all.
- * - Not ours, a symlink, writable by others: an error; nothing is touched. */
+ * - Found and fit: its room is made sure of, everything in it is kept.
+ * - Found and sound, but of another capacity or of an older layout that we read: a new one is made as segment.new, all
+ *   that is in the old one is copied into it (copy.c), then it takes the old one's name.
+ * - Found and unfit (another boot, damaged, a layout that we do not read): a new one is made whole as segment.new, then
+ *   the old one becomes segment.old, then the new one gets the name.
+ * - Not found: made in the same way.
+ * In each case the process slots of the last life are ended then.
+ * - Processes live that use it (segment_adopt): as it is, and their slots are kept; or not at all.
+ * Fails: no room for the new one  -> an error; the old one is left alone
+ *        a crash on the way       -> the old one keeps its name, or is segment.old; the next start removes segment.new
+ *        not ours, a symlink, writable by others -> an error; nothing is touched */
 #include "base/clock.h"
 #include "base/hash.h"
 #include "segment/segment.h"
@@ -78,56 +83,70 @@ static int owner_check(int directory, const struct stat *status, struct error *e
     return error_next(error, "find out who put it there, then remove it");
 }
 
-/* *fd -1: there is none. *size: octets of the one that is there. */
-static int found_open(int *fd, uint64_t *size, int directory, struct error *error)
+/* The segment of the last run, and what becomes of it. */
+struct found {
+    int fd; /* -1: there is none */
+    enum found_use { FOUND_NONE, FOUND_FIT, FOUND_COPIED, FOUND_UNFIT } use;
+    uint64_t size;                /* octets */
+    struct segment_header header; /* checked, but for FOUND_UNFIT */
+    const struct segment_layout *layout;
+    struct error why; /* not fit */
+};
+
+static int found_open(struct found *found, int directory, struct error *error)
 {
     struct stat status;
     int code;
 
-    *fd = openat(directory, FILE_NAME, O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    if (*fd < 0 && errno == ENOENT)
+    found->fd = openat(directory, FILE_NAME, O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (found->fd < 0 && errno == ENOENT)
         return 0;
-    if (*fd < 0)
+    if (found->fd < 0)
         return open_failed(directory, error);
-    if (fstat(*fd, &status) < 0)
+    if (fstat(found->fd, &status) < 0)
         code = open_failed(directory, error);
     else
         code = owner_check(directory, &status, error);
-    *size = (uint64_t)status.st_size;
+    found->size = (uint64_t)status.st_size;
     if (code < 0)
-        close(*fd);
+        close(found->fd);
     return code;
 }
 
-/* Is it whole, of this layout and this boot? -EINVAL: why->what says why not. */
-static int found_is_sound(struct segment_header *header, int fd, uint64_t size, const uint8_t boot_id[16],
-                          struct error *why)
+static void why_not_fit(struct found *found, const struct segment_shape *shape)
 {
-    int code = segment_header_read(header, fd, why);
+    const struct segment_header *header = &found->header;
+    char text[sizeof found->why.what] = "";
+    size_t used = 0;
 
-    if (code == 0)
-        code = segment_header_check(header, size, why);
-    if (code == 0 && memcmp(header->boot_id, boot_id, sizeof header->boot_id) != 0)
-        code = error_set(why, -EINVAL, "it is of another boot of this machine, so its times mean nothing now");
-    return code;
+    if (found->layout != &segment_layout_present)
+        used += (size_t)snprintf(text + used, sizeof text - used, ", it has layout %u, now it is %u", header->layout,
+                                 SEGMENT_LAYOUT);
+    if (header->records != shape->records)
+        used +=
+            (size_t)snprintf(text + used, sizeof text - used, ", it was made for affinity.capacity %u, now it is %u",
+                             header->records, shape->records);
+    if (header->rows_per_lane != segment_rows_per_lane(shape->sessions, header->lanes))
+        used +=
+            (size_t)snprintf(text + used, sizeof text - used, ", it was made for sessions.capacity %u, now it is %u",
+                             header->sessions, shape->sessions);
+    if (used > 0)
+        error_set(&found->why, -EINVAL, "%s", text + strlen(", "));
 }
 
-/* Can this run go on with it? -EINVAL: why->what says why not. */
-static int found_is_fit(int fd, uint64_t size, const struct segment_shape *shape, const uint8_t boot_id[16],
-                        struct error *why)
+/* Can this run go on with it? */
+static void found_judge(struct found *found, const struct segment_shape *shape, const uint8_t boot_id[16])
 {
-    struct segment_header header;
-    int code = found_is_sound(&header, fd, size, boot_id, why);
-
-    if (code < 0)
-        return code;
-    if (header.records != shape->records)
-        return error_set(why, -EINVAL, "it was made for affinity.capacity %u, now it is %u", header.records,
-                         shape->records);
-    if (header.rows_per_lane != segment_rows_per_lane(shape->sessions, header.lanes))
-        return error_set(why, -EINVAL, "it was made for sessions.capacity %u, now it is %u", header.sessions,
-                         shape->sessions);
-    return 0;
+    found->use = FOUND_UNFIT;
+    if (segment_header_read(&found->header, found->fd, &found->why) < 0 ||
+        segment_header_check(&found->header, found->size, &found->layout, &found->why) < 0)
+        return;
+    if (memcmp(found->header.boot_id, boot_id, sizeof found->header.boot_id) != 0) {
+        error_set(&found->why, -EINVAL, "it is of another boot of this machine, so its times mean nothing now");
+        return;
+    }
+    why_not_fit(found, shape);
+    found->use = found->why.code == 0 ? FOUND_FIT : FOUND_COPIED;
 }
 
 static int no_room(int directory, int code, uint64_t size, struct error *error)
@@ -153,23 +172,29 @@ static int header_write(int fd, const struct segment_header *header, struct erro
                      size < 0 ? strerror(errno) : "cut off");
 }
 
-static void header_fill(struct segment_header *header, const struct segment_shape *shape, const uint8_t boot_id[16])
+/* before: the one that will be copied into it, or NULL. */
+static void header_fill(struct segment_header *header, const struct segment_header *before,
+                        const struct segment_shape *shape, const uint8_t boot_id[16])
 {
     struct segment_tables tables;
 
     memset((void *)header, 0, sizeof *header);
+    if (before != NULL)
+        memcpy((void *)header, (const void *)before, sizeof *header);
     header->magic = SEGMENT_MAGIC;
     header->layout = SEGMENT_LAYOUT;
-    header->lanes = shape->lanes;
     memcpy(header->boot_id, boot_id, sizeof header->boot_id);
-    hash_random(header->secret, sizeof header->secret);
+    if (before == NULL) {
+        header->lanes = shape->lanes;
+        header->created_ms = clock_now_ms();
+        hash_random(header->secret, sizeof header->secret);
+    }
     header->records = shape->records;
     header->buckets = segment_bucket_count(shape->records);
-    header->rows_per_lane = segment_rows_per_lane(shape->sessions, shape->lanes);
-    header->sessions = header->rows_per_lane * shape->lanes;
-    segment_tables_plan(&tables, header->lanes, header->buckets, header->rows_per_lane);
+    header->rows_per_lane = segment_rows_per_lane(shape->sessions, header->lanes);
+    header->sessions = header->rows_per_lane * header->lanes;
+    segment_tables_plan(&tables, &segment_layout_present, header);
     header->size = tables.size;
-    header->created_ms = clock_now_ms();
 }
 
 /* Makes it whole under its temporary name. On failure nothing is left behind. */
@@ -213,18 +238,15 @@ static void last_life_end(struct segment *segment, const bool alive[SEGMENT_PROC
     }
 }
 
-static int segment_reuse(struct segment **out, int fd, int directory, uint64_t size, struct error *error)
+static int segment_reuse(struct segment **out, int directory, const struct found *found, struct error *error)
 {
-    int code = -posix_fallocate(fd, 0, (off_t)size); /* it may have been copied with holes */
+    int code = -posix_fallocate(found->fd, 0, (off_t)found->size); /* it may have been copied with holes */
 
     if (code < 0) {
-        close(fd);
-        return no_room(directory, code, size, error);
+        close(found->fd);
+        return no_room(directory, code, found->size, error);
     }
-    code = segment_map(out, fd, error);
-    if (code == 0)
-        last_life_end(*out, NULL);
-    return code;
+    return segment_map(out, found->fd, error);
 }
 
 static int old_put_aside(int directory, const struct error *why, struct log *log, struct error *error)
@@ -241,26 +263,71 @@ static int old_put_aside(int directory, const struct error *why, struct log *log
     return 0;
 }
 
+static void say_copied(const struct error *why, const struct segment_carried *carried, struct log *log)
+{
+    bool whole = carried->records == carried->records_found && carried->sessions == carried->sessions_found;
+
+    log_write(log, whole ? LOG_INFO : LOG_WARNING,
+              "the segment of the last run is copied: %s; %u of %u records and %u of %u sessions are carried over%s",
+              why->what, carried->records, carried->records_found, carried->sessions, carried->sessions_found,
+              whole ? "" : ", there is no place for the others");
+}
+
+/* A new one, with what is found in it or instead of it. On failure nothing has changed. */
+static int segment_renew(struct segment **out, int directory, const struct found *found,
+                         const struct segment_header *header, struct log *log, struct error *error)
+{
+    struct segment_carried carried;
+    struct segment *segment;
+    int fd = -1, code = new_make(&fd, directory, header, error);
+
+    if (code < 0)
+        return code;
+    code = segment_map(&segment, fd, error);
+    if (code < 0)
+        goto fail_map;
+    if (found->use == FOUND_COPIED)
+        code = segment_copy(segment, found->fd, &found->header, found->layout, &carried, error);
+    else if (found->use == FOUND_UNFIT)
+        code = old_put_aside(directory, &found->why, log, error);
+    if (code < 0)
+        goto fail_old;
+    if (renameat(directory, FILE_NEW, directory, FILE_NAME) < 0) {
+        code = error_set(error, -errno, "cannot rename " FILE_NEW " to " FILE_NAME ": %s", strerror(errno));
+        goto fail_old;
+    }
+    if (found->use == FOUND_COPIED)
+        say_copied(&found->why, &carried, log);
+    *out = segment;
+    return 0;
+
+fail_old:
+    segment_close(segment);
+fail_map:
+    unlinkat(directory, FILE_NEW, 0);
+    return code;
+}
+
 int segment_adopt(struct segment **out, int directory, const bool alive[SEGMENT_PROCESSES], struct error *error)
 {
-    struct segment_header header;
-    uint64_t size = 0;
+    const struct segment_shape any = {0};
+    struct found found = {.fd = -1};
     uint8_t boot_id[16];
-    int fd, code = clock_boot_id(boot_id);
+    int code = clock_boot_id(boot_id);
 
     if (code < 0)
         return error_set(error, code, "cannot read this boot's id: %s", strerror(-code));
-    code = found_open(&fd, &size, directory, error);
+    code = found_open(&found, directory, error);
     if (code < 0)
         return code;
-    if (fd < 0)
+    if (found.fd < 0)
         return error_set(error, -EINVAL, "the segment is not there");
-    code = found_is_sound(&header, fd, size, boot_id, error);
-    if (code < 0) {
-        close(fd);
-        return error_under(error, "the segment");
+    found_judge(&found, &any, boot_id);
+    if (found.use == FOUND_UNFIT || found.layout != &segment_layout_present) {
+        close(found.fd);
+        return error_set(error, -EINVAL, "the segment: %s", found.why.what);
     }
-    code = segment_map(out, fd, error);
+    code = segment_map(out, found.fd, error);
     if (code == 0)
         last_life_end(*out, alive);
     return code;
@@ -269,51 +336,33 @@ int segment_adopt(struct segment **out, int directory, const bool alive[SEGMENT_
 int segment_open(struct segment **out, int directory, const struct segment_shape *shape, struct log *log,
                  struct error *error)
 {
+    struct found found = {.fd = -1, .use = FOUND_NONE};
     struct segment_header header;
     struct segment *segment;
-    struct error why = {0};
-    uint64_t size = 0;
     uint8_t boot_id[16];
-    bool unfit = false;
-    int fd, code = shape_check(shape, error);
+    int code = shape_check(shape, error);
 
     if (code < 0)
         return code;
     code = clock_boot_id(boot_id);
     if (code < 0)
         return error_set(error, code, "cannot read this boot's id: %s", strerror(-code));
-    code = found_open(&fd, &size, directory, error);
+    code = found_open(&found, directory, error);
     if (code < 0)
         return code;
-    if (fd >= 0) {
-        if (found_is_fit(fd, size, shape, boot_id, &why) == 0)
-            return segment_reuse(out, fd, directory, size, error);
-        close(fd);
-        unfit = true;
+    if (found.fd >= 0)
+        found_judge(&found, shape, boot_id);
+    if (found.use == FOUND_FIT) {
+        code = segment_reuse(&segment, directory, &found, error);
+    } else {
+        header_fill(&header, found.use == FOUND_COPIED ? &found.header : NULL, shape, boot_id);
+        code = segment_renew(&segment, directory, &found, &header, log, error);
+        if (found.fd >= 0)
+            close(found.fd);
     }
-    header_fill(&header, shape, boot_id);
-    code = new_make(&fd, directory, &header, error);
     if (code < 0)
         return code;
-    code = segment_map(&segment, fd, error);
-    if (code < 0)
-        goto fail_map;
     last_life_end(segment, NULL);
-    if (unfit) {
-        code = old_put_aside(directory, &why, log, error);
-        if (code < 0)
-            goto fail_rename;
-    }
-    if (renameat(directory, FILE_NEW, directory, FILE_NAME) < 0) {
-        code = error_set(error, -errno, "cannot rename " FILE_NEW " to " FILE_NAME ": %s", strerror(errno));
-        goto fail_rename;
-    }
     *out = segment;
     return 0;
-
-fail_rename:
-    segment_close(segment);
-fail_map:
-    unlinkat(directory, FILE_NEW, 0);
-    return code;
 }

@@ -41,12 +41,6 @@ void record_key_make(struct record_key *out, const struct segment *segment, uint
     hash_128(segment->header->secret, text, sizeof text, out->fingerprint);
 }
 
-/* Multiply-shift: the upper half of a fingerprint word, as a fraction of the number of buckets. */
-static uint32_t bucket_number(const struct segment *segment, const struct record_key *key)
-{
-    return (uint32_t)((key->fingerprint[0] >> 32) * segment->bucket_count >> 32);
-}
-
 static bool slot_has_key(const struct record_slot *slot, const struct record_key *key)
 {
     return atomic_load_explicit(&slot->fingerprint[0], memory_order_acquire) == key->fingerprint[0] &&
@@ -74,7 +68,7 @@ static bool bucket_scan(const struct record_bucket *bucket, const struct record_
 
 bool record_find(const struct segment *segment, const struct record_key *key, struct record_ref *ref)
 {
-    uint32_t number = bucket_number(segment, key);
+    uint32_t number = record_bucket_number(key->fingerprint[0], segment->bucket_count);
 
     for (uint32_t tries = 0; tries < RECORD_TRIES; tries++) {
         struct scan scan;
@@ -203,7 +197,8 @@ enum record_result record_claim(struct segment *segment, uint32_t self, const st
                                 const struct record_origin *origin, uint32_t now_s, bool evict, struct record_ref *ref,
                                 uint32_t *evicted)
 {
-    uint32_t number = bucket_number(segment, key), process = self % SEGMENT_PROCESSES, mine = RECORD_NO_SLOT;
+    uint32_t number = record_bucket_number(key->fingerprint[0], segment->bucket_count),
+             process = self % SEGMENT_PROCESSES, mine = RECORD_NO_SLOT;
     struct record_bucket *bucket = &segment->buckets[number];
     uint64_t identity =
         (uint64_t)process << 32 | atomic_load_explicit(&segment->processes[process].generation, memory_order_relaxed);

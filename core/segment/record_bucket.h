@@ -11,6 +11,7 @@
 #define SEGMENT_RECORD_BUCKET_H
 
 #include "segment/record.h"
+#include "segment/tables.h"
 
 #define RECORD_NO_SLOT RECORD_SLOTS
 #define RECORD_OCCUPIED 0xffffull
@@ -39,6 +40,12 @@ static inline struct record_bucket *record_bucket_at(const struct segment *segme
     return &segment->buckets[index / RECORD_SLOTS % segment->bucket_count];
 }
 
+/* Multiply-shift: the upper half of a fingerprint's first word, as a fraction of the number of buckets. */
+static inline uint32_t record_bucket_number(uint64_t fingerprint, uint32_t bucket_count)
+{
+    return (uint32_t)((fingerprint >> 32) * bucket_count >> 32);
+}
+
 /* Frees a slot whose value is dead: whoever sees it helps, its killer may be dead or stopped. */
 void record_clear(struct record_bucket *bucket, uint32_t slot);
 
@@ -50,5 +57,13 @@ enum record_eviction {
 enum record_eviction record_evict(struct record_bucket *bucket, uint32_t now_s);
 
 bool record_slot_expired(const struct record_slot *slot, uint64_t value, uint32_t now_s);
+/* The higher the sooner it makes way; 0: never in a claim. */
+uint32_t record_slot_rank(const struct record_slot *slot, uint64_t value, uint32_t now_s);
+
+/* Into a new segment (record_copy.c): the records of an old one's bucket, whose number was `number` of bucket_count. */
+void records_copy(struct segment *to, const struct record_bucket *bucket, uint32_t number, uint32_t bucket_count,
+                  uint32_t now_s, struct segment_carried *carried);
+/* After all are copied: the index of what lies in that slot of an old bucket. SEGMENT_NO_INDEX: it was left out. */
+uint32_t record_copied_to(const struct segment *to, const struct record_bucket *bucket, uint32_t slot);
 
 #endif

@@ -21,7 +21,7 @@ bool record_slot_expired(const struct record_slot *slot, uint64_t value, uint32_
     return timeout != UINT32_MAX && record_age_s(value, now_s) > timeout;
 }
 
-static enum rank slot_rank(const struct record_slot *slot, uint64_t value, uint32_t now_s)
+uint32_t record_slot_rank(const struct record_slot *slot, uint64_t value, uint32_t now_s)
 {
     if (record_slot_expired(slot, value, now_s))
         return RANK_EXPIRED;
@@ -35,14 +35,13 @@ static enum rank slot_rank(const struct record_slot *slot, uint64_t value, uint3
 enum record_eviction record_evict(struct record_bucket *bucket, uint32_t now_s)
 {
     uint64_t head = atomic_load_explicit(&bucket->head, memory_order_acquire), chosen_value = 0;
-    uint32_t chosen = RECORD_NO_SLOT, chosen_age = 0;
-    enum rank chosen_rank = RANK_KEEP;
+    uint32_t chosen = RECORD_NO_SLOT, chosen_age = 0, chosen_rank = RANK_KEEP;
 
     for (uint64_t bits = head & RECORD_OCCUPIED; bits != 0; bits &= bits - 1) {
         uint32_t slot = (uint32_t)__builtin_ctzll(bits);
         uint64_t value = atomic_load_explicit(&bucket->slots[slot].value, memory_order_acquire);
         uint32_t age = record_age_s(value, now_s);
-        enum rank rank = slot_rank(&bucket->slots[slot], value, now_s);
+        uint32_t rank = record_slot_rank(&bucket->slots[slot], value, now_s);
 
         if (record_is_dead(value))
             return EVICTION_LOST; /* somebody is just freeing it */

@@ -3,6 +3,7 @@
  * then on nobody looks at the header's numbers again, because a hostile process may change them at any time. */
 #include "segment/segment.h"
 #include "segment/tables.h"
+#include "segment/words.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,15 +25,17 @@ int segment_header_read(struct segment_header *out, int fd, struct error *error)
     return 0;
 }
 
-int segment_header_check(const struct segment_header *header, uint64_t file_size, struct error *error)
+int segment_header_check(const struct segment_header *header, uint64_t file_size, const struct segment_layout **layout,
+                         struct error *error)
 {
     struct segment_tables tables;
 
     if (header->magic != SEGMENT_MAGIC)
         return error_set(error, -EINVAL, "it is no segment, or damaged");
-    if (header->layout != SEGMENT_LAYOUT)
-        return error_set(error, -EINVAL, "it has layout %u, this version reads layout %u", header->layout,
-                         SEGMENT_LAYOUT);
+    *layout = segment_layout_find(header->layout);
+    if (*layout == NULL)
+        return error_set(error, -EINVAL, "it has layout %u, this version works with layout %u and copies layout %u",
+                         header->layout, SEGMENT_LAYOUT, SEGMENT_LAYOUT - 1);
     if (header->lanes == 0 || header->lanes > SEGMENT_LANES || (header->lanes & (header->lanes - 1)) != 0)
         return error_set(error, -EINVAL, "it is damaged (%u lanes)", header->lanes);
     if (header->records == 0 || header->records > SEGMENT_CAPACITY_MAX ||
@@ -42,7 +45,7 @@ int segment_header_check(const struct segment_header *header, uint64_t file_size
         header->sessions != (uint64_t)header->rows_per_lane * header->lanes)
         return error_set(error, -EINVAL, "it is damaged (%u sessions in rows of %u)", header->sessions,
                          header->rows_per_lane);
-    segment_tables_plan(&tables, header->lanes, header->buckets, header->rows_per_lane);
+    segment_tables_plan(&tables, *layout, header);
     if (header->size != tables.size)
         return error_set(error, -EINVAL, "it is damaged (a size of %llu octets)", (unsigned long long)header->size);
     if (file_size != tables.size)
@@ -55,21 +58,33 @@ static void tables_attach(struct segment *self, char *base, const struct segment
 {
     struct segment_tables tables;
 
-    segment_tables_plan(&tables, checked->lanes, checked->buckets, checked->rows_per_lane);
+    segment_tables_plan(&tables, &segment_layout_present, checked);
     self->header = (void *)base;
-    self->processes = (void *)(base + tables.processes);
-    self->servers = (void *)(base + tables.servers);
-    self->pools = (void *)(base + tables.pools);
-    self->services = (void *)(base + tables.services);
-    self->profiles = (void *)(base + tables.profiles);
-    self->lanes = (void *)(base + tables.lanes);
-    self->drops = (void *)(base + tables.drops);
-    self->buckets = (void *)(base + tables.buckets);
-    self->rows = (void *)(base + tables.rows);
+    self->processes = (void *)(base + tables.at[TABLE_PROCESSES]);
+    self->servers = (void *)(base + tables.at[TABLE_SERVERS]);
+    self->pools = (void *)(base + tables.at[TABLE_POOLS]);
+    self->services = (void *)(base + tables.at[TABLE_SERVICES]);
+    self->profiles = (void *)(base + tables.at[TABLE_PROFILES]);
+    self->lanes = (void *)(base + tables.at[TABLE_LANES]);
+    self->drops = (void *)(base + tables.at[TABLE_DROPS]);
+    self->buckets = (void *)(base + tables.at[TABLE_BUCKETS]);
+    self->rows = (void *)(base + tables.at[TABLE_ROWS]);
     self->lane_count = checked->lanes;
     self->bucket_count = checked->buckets;
     self->rows_per_lane = checked->rows_per_lane;
     self->size = tables.size;
+}
+
+/* As segment_header_check, of the present layout alone. */
+static int header_check_present(const struct segment_header *header, uint64_t file_size, struct error *error)
+{
+    const struct segment_layout *layout;
+    int code = segment_header_check(header, file_size, &layout, error);
+
+    if (code == 0 && layout != &segment_layout_present)
+        return error_set(error, -EINVAL, "it has layout %u, this version works with layout %u", header->layout,
+                         SEGMENT_LAYOUT);
+    return code;
 }
 
 int segment_map(struct segment **out, int fd, struct error *error)
@@ -86,7 +101,7 @@ int segment_map(struct segment **out, int fd, struct error *error)
     }
     code = segment_header_read(&header, fd, error);
     if (code == 0)
-        code = segment_header_check(&header, (uint64_t)status.st_size, error);
+        code = header_check_present(&header, (uint64_t)status.st_size, error);
     if (code < 0) {
         error_under(error, "cannot map the segment");
         goto fail_check;
@@ -104,6 +119,7 @@ int segment_map(struct segment **out, int fd, struct error *error)
         goto fail_map;
     }
     tables_attach(self, base, &header);
+    memcpy((void *)&self->checked, (const void *)&header, sizeof header);
     self->fd = fd;
     *out = self;
     return 0;
@@ -113,6 +129,11 @@ fail_map:
 fail_check:
     close(fd);
     return code;
+}
+
+void segment_header_restore(struct segment *segment)
+{
+    words_store(segment->header, &segment->checked, offsetof(struct segment_header, created_ms));
 }
 
 void segment_close(struct segment *segment)

@@ -26,14 +26,16 @@ struct segment { /* a process's own view; every table's size is checked at map t
     struct record_bucket *buckets;                    /* shape.buckets below */
     struct session_row *rows;                         /* lane l's rows: rows + l * rows_per_lane */
     uint32_t lane_count, bucket_count, rows_per_lane; /* copies of the header's, checked: use these, not the header's */
+    struct segment_header checked;                    /* the header as it was when the file was mapped */
     int fd;
     size_t size;
 };
 
 /* [master] Opens DIRECTORY/segment, or makes it (0600, fallocated, so that a full tmpfs is an error here and no SIGBUS
- * later). One of another boot, layout or capacity, or a damaged one, is put aside as segment.old with one notice that
- * says why. shape->lanes: what a new one gets (power of two); an old one keeps its own. A symlink, a foreign owner or a
- * file that others can write is an error.
+ * later). One of another capacity or of the layout before is copied: one notice says how many records and sessions were
+ * carried over. One of another boot or a damaged one is put aside as segment.old with one notice that says why.
+ * shape->lanes: what a new one gets (power of two); an old one keeps its own. A symlink, a foreign owner or a file that
+ * others can write is an error.
  * Errors: -EPERM foreign or writable by others, -ENOSPC no room (says how much it needs), other errno values. */
 int segment_open(struct segment **out, int directory, const struct segment_shape *shape, struct log *log,
                  struct error *error);
@@ -42,6 +44,9 @@ int segment_open(struct segment **out, int directory, const struct segment_shape
 int segment_adopt(struct segment **out, int directory, const bool alive[SEGMENT_PROCESSES], struct error *error);
 /* [any] Maps what the master opened. The descriptor is taken over. -EINVAL: another layout. */
 int segment_map(struct segment **out, int fd, struct error *error);
+/* [master] Writes again what describes the file, as it was checked: a hostile process may have overwritten it, and the
+ * next process could not map it. */
+void segment_header_restore(struct segment *segment);
 void segment_close(struct segment *segment); /* unmaps; the file stays; NULL is fine */
 
 /* [master] A free process slot for role: generation raised, counters kept from zero; SEGMENT_NO_INDEX: none left. */

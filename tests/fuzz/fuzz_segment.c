@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A hostile process's bytes in the segment: as a header that segment_map must judge, or anywhere behind a sound header,
- * where every reader must stay within the tables and come back.
+ * where every reader must stay within the tables and come back, and so must who copies them into another capacity.
  *
  * Input: one octet (even: header, odd: body), four octets of offset, then the bytes, repeated over the records and rows
  * and written once at the offset. */
@@ -14,7 +14,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static void header_make(struct segment_header *header)
+static void header_make(struct segment_header *header, uint32_t records, uint32_t rows_per_lane)
 {
     struct segment_tables tables;
 
@@ -22,22 +22,22 @@ static void header_make(struct segment_header *header)
     header->magic = SEGMENT_MAGIC;
     header->layout = SEGMENT_LAYOUT;
     header->lanes = 2;
-    header->records = 6;
-    header->buckets = segment_bucket_count(6);
-    header->sessions = 8;
-    header->rows_per_lane = 4;
-    segment_tables_plan(&tables, header->lanes, header->buckets, header->rows_per_lane);
+    header->records = records;
+    header->buckets = segment_bucket_count(records);
+    header->sessions = 2 * rows_per_lane;
+    header->rows_per_lane = rows_per_lane;
+    segment_tables_plan(&tables, &segment_layout_present, header);
     header->size = tables.size;
 }
 
-static struct segment *map_or_abort(void)
+static struct segment *map_or_abort(uint32_t records, uint32_t rows_per_lane)
 {
     struct segment_header header;
     struct segment *segment = NULL;
     struct error error;
     int fd = memfd_create("segment", MFD_CLOEXEC);
 
-    header_make(&header);
+    header_make(&header, records, rows_per_lane);
     if (fd < 0 || ftruncate(fd, (off_t)header.size) < 0 ||
         pwrite(fd, (const void *)&header, sizeof header, 0) != (ssize_t)sizeof header ||
         segment_map(&segment, fd, &error) < 0)
@@ -47,16 +47,17 @@ static struct segment *map_or_abort(void)
 
 static void try_header(const uint8_t *data, size_t size)
 {
+    const struct segment_layout *layout;
     struct segment_header header;
     struct error error;
 
-    header_make(&header);
+    header_make(&header, 6, 4);
     memcpy((void *)&header, data, size < sizeof header ? size : sizeof header);
-    if (segment_header_check(&header, header.size, &error) < 0)
+    if (segment_header_check(&header, header.size, &layout, &error) < 0)
         return;
     if (header.buckets == 0 || header.rows_per_lane == 0 || header.lanes > SEGMENT_LANES ||
-        header.size < (uint64_t)header.buckets * sizeof(struct record_bucket) +
-                          (uint64_t)header.lanes * header.rows_per_lane * sizeof(struct session_row))
+        header.size < (uint64_t)header.buckets * layout->tables[TABLE_BUCKETS].size +
+                          (uint64_t)header.lanes * header.rows_per_lane * layout->tables[TABLE_ROWS].size)
         abort(); /* believed, but its tables lie beyond its end */
 }
 
@@ -111,6 +112,28 @@ static void read_tables(struct segment *segment, uint32_t number)
     counter_total(segment, (enum counter)(number % COUNTER_COUNT));
 }
 
+/* The next start, with fewer or more records and sessions: what it makes of these bytes is sound. */
+static void copy(const struct segment *segment, bool raised)
+{
+    static struct segment *targets[2];
+    struct segment *to = targets[raised];
+    struct segment_carried carried;
+    struct error error;
+
+    if (to == NULL)
+        to = targets[raised] = raised ? map_or_abort(60, 9) : map_or_abort(6, 1);
+    memset((void *)to->buckets, 0, to->bucket_count * sizeof *to->buckets);
+    if (segment_copy(to, segment->fd, segment->header, &segment_layout_present, &carried, &error) < 0 ||
+        carried.records > carried.records_found || carried.sessions > carried.sessions_found)
+        abort();
+    for (uint32_t i = 0; i < to->lane_count * to->rows_per_lane; i++) {
+        uint32_t record = atomic_load(&to->rows[i].record);
+
+        if (session_is_live(&to->rows[i]) && record != SEGMENT_NO_INDEX && record >= record_capacity(to))
+            abort();
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static struct segment *segment;
@@ -126,7 +149,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     }
     if (segment == NULL)
-        segment = map_or_abort();
+        segment = map_or_abort(6, 4);
     memcpy(&offset, data + 1, sizeof offset);
     data += 5;
     size -= 5;
@@ -139,6 +162,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     offset %= (uint32_t)length;
     memcpy(body + offset, data, size < length - offset ? size : length - offset);
     memcpy(key.fingerprint, data, size < sizeof key.fingerprint ? size : sizeof key.fingerprint);
+    copy(segment, offset % 2);
     read_records(segment, &key, offset);
     read_tables(segment, offset);
     return 0;

@@ -180,16 +180,6 @@ def test_processes_are_unprivileged(site):
             assert int(fields[name], 16) == 0, f"{name} of {pid} is {fields[name]}"
 
 
-def test_other_capacity_is_put_aside_with_a_notice(site):
-    site.start(GROUP, "aovpn")
-    connected(site, 2)
-    site.daemon.stop()
-    site.start(GROUP, "aovpn", affinity={"capacity": 4096})
-    site.daemon.wait_log("segment.old")
-    assert os.path.exists(os.path.join(site.folder, "state", "segment.old"))
-    assert connected(site, 1)
-
-
 def test_nothing_is_left_over_after_many_kills(site):
     site.start(GROUP, "aovpn")
     for _ in range(10):

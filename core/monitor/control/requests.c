@@ -68,15 +68,16 @@ void answer_reload(struct connection *connection, const json_t *request)
         host->reload(host->arg, copy);
 }
 
+/* Judged in a copy of our own: what lies in the segment may change between check and use. */
 json_t *json_name(const char name[SEGMENT_NAME])
 {
-    char text[SEGMENT_NAME + 1];
+    char text[SEGMENT_NAME];
     size_t size = 0;
 
-    while (size < SEGMENT_NAME && name[size] != '\0') {
-        text[size] = name[size] >= 0x20 && name[size] < 0x7f ? name[size] : '?';
-        size++;
-    }
+    memcpy(text, name, sizeof text);
+    for (; size < sizeof text && text[size] != '\0'; size++)
+        if (text[size] < 0x20 || text[size] >= 0x7f)
+            text[size] = '?';
     return json_stringn(text, size);
 }
 
@@ -89,7 +90,8 @@ json_t *json_server(const struct segment *segment, uint32_t server)
 
 json_t *json_address(const struct hp_endpoint *endpoint)
 {
+    struct hp_endpoint copy = *endpoint; /* it may lie in the segment */
     char text[ENDPOINT_TEXT];
 
-    return endpoint->family == 4 || endpoint->family == 6 ? json_string(endpoint_format(endpoint, text)) : json_null();
+    return copy.family == 4 || copy.family == 6 ? json_string(endpoint_format(&copy, text)) : json_null();
 }

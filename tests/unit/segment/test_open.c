@@ -130,24 +130,13 @@ Test(segment, of_another_boot_is_put_aside)
     expect_put_aside("another boot");
 }
 
-Test(segment, of_another_capacity_is_put_aside)
-{
-    open_or_fail();
-    fixture.shape.records = 61;
-    expect_put_aside("affinity.capacity 60, now it is 61");
-    fixture.shape.sessions = 65;
-    expect_put_aside("sessions.capacity 64, now it is 65");
-    open_or_fail();
-    cr_assert_str_empty(fixture_logged(&fixture, logged));
-}
-
-Test(segment, of_another_layout_is_put_aside)
+Test(segment, of_a_newer_layout_is_put_aside)
 {
     uint32_t layout = SEGMENT_LAYOUT + 1;
 
     open_or_fail();
     fixture_poke(&fixture, offsetof(struct segment_header, layout), &layout, sizeof layout);
-    expect_put_aside("layout 3, this version reads layout 2");
+    expect_put_aside("layout 3, this version works with layout 2");
 }
 
 Test(segment, of_a_wrong_length_is_put_aside)
@@ -170,8 +159,40 @@ Test(segment, of_a_wrong_length_is_put_aside)
     }
 }
 
+/* Every octet of every table can be touched, and nothing lies behind the file's end. */
+static void touch_all(void)
+{
+    const uint8_t *octets = (const void *)fixture.segment->header;
+    uint32_t sum = 0;
+    struct stat status;
+
+    cr_assert_eq(fstat(fixture.segment->fd, &status), 0);
+    cr_assert_eq((size_t)status.st_size, fixture.segment->size);
+    for (size_t i = 0; i < fixture.segment->size; i += 512)
+        sum += octets[i];
+    session_end(&fixture.segment->rows[fixture.segment->lane_count * fixture.segment->rows_per_lane - 1]);
+    record_value(fixture.segment, record_capacity(fixture.segment) - 1 + sum % 2);
+}
+
+/* Opens the changed file: put aside or copied, with one notice. */
+static void expect_not_believed(const char *field, uint64_t value)
+{
+    bool aside;
+
+    open_or_fail();
+    touch_all();
+    aside = fixture_has(&fixture, "segment.old");
+    fixture_logged(&fixture, logged);
+    cr_assert(aside || strstr(logged, "is copied") != NULL, "%s %llx was believed", field, (unsigned long long)value);
+    cr_assert_eq(strchr(logged, '\n'), logged + strlen(logged) - 1, "one notice, not: %s", logged);
+    cr_assert_eq(fixture.segment->size, fixture.segment->header->size);
+    cr_assert_eq(fixture.segment->rows_per_lane, 8);
+    cr_assert_eq(fixture.segment->bucket_count, 10);
+    unlinkat(fixture.directory, "segment.old", 0);
+}
+
 /* Each bit of what describes the file: none may be believed when it is wrong. */
-Test(segment, with_any_flipped_bit_in_its_description_is_put_aside)
+Test(segment, with_any_flipped_bit_in_its_description_is_put_aside_or_copied)
 {
     for (size_t bit = 0; bit < offsetof(struct segment_header, created_ms) * 8; bit++) {
         const uint8_t *octets;
@@ -183,10 +204,72 @@ Test(segment, with_any_flipped_bit_in_its_description_is_put_aside)
         octets = (const void *)fixture.segment->header;
         flipped = (uint8_t)(octets[bit / 8] ^ 1u << bit % 8);
         fixture_poke(&fixture, (off_t)bit / 8, &flipped, 1);
-        open_or_fail();
-        cr_assert(fixture_has(&fixture, "segment.old"), "bit %zu of octet %zu was believed", bit % 8, bit / 8);
-        cr_assert_eq(fixture.segment->size, fixture.segment->header->size);
-        unlinkat(fixture.directory, "segment.old", 0);
+        expect_not_believed("octet", bit / 8);
+    }
+}
+
+struct field {
+    const char *name;
+    size_t at, size;
+    bool describes; /* the file; of the others any value is as good */
+};
+#define FIELD(name, describes)                                                                                         \
+    {                                                                                                                  \
+#name, offsetof(struct segment_header, name), sizeof((struct segment_header *)NULL)->name, describes           \
+    }
+static const struct field fields[] = {
+    FIELD(magic, true),       FIELD(layout, true),   FIELD(lanes, true),    FIELD(boot_id, true),
+    FIELD(records, true),     FIELD(buckets, true),  FIELD(sessions, true), FIELD(rows_per_lane, true),
+    FIELD(size, true),        FIELD(secret, false),  FIELD(recount, false), FIELD(drop_last, false),
+    FIELD(created_ms, false), FIELD(reloads, false),
+};
+
+Test(segment, with_any_field_of_its_header_changed_is_never_read_out_of_bounds)
+{
+    static const uint64_t values[] = {
+        0,          1,          3,          0x7f,           0x80,      0xff, 0x100, 0xffff, SEGMENT_CAPACITY_MAX,
+        0x7fffffff, 0x80000000, 0xffffffff, UINT64_MAX / 2, UINT64_MAX};
+
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
+        for (size_t j = 0; j < sizeof values / sizeof *values + 2; j++) {
+            uint64_t octets[2] = {0}, before[2] = {0};
+
+            open_or_fail();
+            fixture_logged(&fixture, logged);
+            memcpy(before, (const char *)(const void *)fixture.segment->header + fields[i].at, fields[i].size);
+            octets[0] = j < sizeof values / sizeof *values ? values[j] : before[0] + (j % 2 == 0 ? 1 : (uint64_t)-1);
+            if (memcmp(octets, before, fields[i].size) == 0)
+                continue;
+            fixture_poke(&fixture, (off_t)fields[i].at, octets, fields[i].size);
+            if (fields[i].describes) {
+                expect_not_believed(fields[i].name, octets[0]);
+            } else {
+                open_or_fail();
+                touch_all();
+            }
+        }
+    }
+}
+
+Test(segment, cut_anywhere_is_put_aside)
+{
+    const struct segment_header *header;
+    struct segment_tables tables;
+    char path[128];
+
+    open_or_fail();
+    snprintf(path, sizeof path, "%s/segment", fixture.path);
+    header = fixture.segment->header;
+    segment_tables_plan(&tables, &segment_layout_present, header);
+    for (size_t length = 0; length < tables.size; length += length < 110 ? 1 : tables.size / 97) {
+        cr_assert_eq(truncate(path, (off_t)length), 0);
+        expect_not_believed("length", length);
+    }
+    for (uint32_t i = 0; i < TABLE_COUNT; i++) {
+        for (size_t j = 0; j < 3; j++) {
+            cr_assert_eq(truncate(path, (off_t)(tables.at[i] - 1 + j)), 0);
+            expect_not_believed("length", tables.at[i] - 1 + j);
+        }
     }
 }
 
@@ -347,6 +430,22 @@ Test(segment, map_refuses_what_it_cannot_read_and_closes_the_descriptor)
     cr_assert_null(other);
 }
 
+Test(segment, header_that_was_overwritten_is_written_again_for_the_next_process)
+{
+    struct segment *other = NULL;
+    uint8_t before[offsetof(struct segment_header, created_ms)];
+
+    open_or_fail();
+    memcpy(before, (const void *)fixture.segment->header, sizeof before);
+    atomic_store(&fixture.segment->header->reloads, 3);
+    memset((void *)fixture.segment->header, 0xff, sizeof before);
+    segment_header_restore(fixture.segment);
+    cr_assert_arr_eq(before, (const void *)fixture.segment->header, sizeof before);
+    cr_assert_eq(atomic_load(&fixture.segment->header->reloads), 3);
+    cr_assert_eq(segment_map(&other, dup(fixture.segment->fd), &fixture.error), 0);
+    segment_close(other);
+}
+
 /* After the check, the header's numbers are everybody's to change: nobody may look at them again. */
 Test(segment, mapped_goes_by_the_numbers_that_were_checked)
 {
@@ -359,14 +458,18 @@ Test(segment, mapped_goes_by_the_numbers_that_were_checked)
 
 Test(segment, tables_do_not_overlap_and_lie_on_pages)
 {
+    const struct segment_header largest = {.lanes = 256,
+                                           .buckets = segment_bucket_count(SEGMENT_CAPACITY_MAX),
+                                           .rows_per_lane = segment_rows_per_lane(SEGMENT_CAPACITY_MAX, 256)};
     struct segment_tables tables;
 
-    segment_tables_plan(&tables, 256, segment_bucket_count(SEGMENT_CAPACITY_MAX),
-                        segment_rows_per_lane(SEGMENT_CAPACITY_MAX, 256));
-    cr_assert_eq(tables.processes, 4096);
-    cr_assert_geq(tables.servers, tables.processes + SEGMENT_PROCESSES * sizeof(struct process_slot));
-    cr_assert_geq(tables.rows,
-                  tables.buckets + segment_bucket_count(SEGMENT_CAPACITY_MAX) * sizeof(struct record_bucket));
-    cr_assert_eq(tables.size, tables.rows + (size_t)SEGMENT_CAPACITY_MAX * sizeof(struct session_row));
-    cr_assert_eq(tables.buckets % 4096, 0);
+    segment_tables_plan(&tables, &segment_layout_present, &largest);
+    cr_assert_eq(tables.at[TABLE_PROCESSES], 4096);
+    for (uint32_t i = 0; i < TABLE_BUCKETS; i++)
+        cr_assert_geq(tables.at[i + 1], tables.at[i] + (size_t)segment_layout_present.tables[i].count *
+                                                           segment_layout_present.tables[i].size);
+    cr_assert_geq(tables.at[TABLE_ROWS],
+                  tables.at[TABLE_BUCKETS] + (size_t)largest.buckets * sizeof(struct record_bucket));
+    cr_assert_eq(tables.size, tables.at[TABLE_ROWS] + (size_t)SEGMENT_CAPACITY_MAX * sizeof(struct session_row));
+    cr_assert_eq(tables.at[TABLE_BUCKETS] % 4096, 0);
 }
