@@ -19,7 +19,9 @@
 #define PAUSE_MS 100u
 #define PAUSE_LIMIT_MS 5000u
 #define WATCH_MS 1000u
-#define WATCH_LATE_MS 1500u /* a look later than this says nothing about others: we were stopped as well */
+/* A look or a tick later than this says nothing about others: we were stopped, and so were they, in a machine that was
+ * paused. */
+#define WATCH_LATE_MS 1500u
 
 static uint32_t place(const struct child *child) /* in pauses and deaths */
 {
@@ -161,6 +163,23 @@ void respawn_due(struct master *self, uint64_t now_ms)
         respawn(self, PROCESS_MONITOR, 0, now_ms);
 }
 
+void deadlines_put_off(struct master *self, uint64_t now_ms)
+{
+    uint64_t lost_ms = now_ms - self->tick_ms;
+
+    if (self->tick_ms != 0 && lost_ms > WATCH_LATE_MS) {
+        for (struct child *child = self->children; child != NULL; child = child->next) {
+            child->lost_ms += lost_ms;
+            if (child->stop_ms != 0)
+                child->stop_ms += lost_ms;
+        }
+        self->stop_deadline_ms += lost_ms;
+        lanes_put_off(self, lost_ms);
+        reload_put_off(self, lost_ms);
+    }
+    self->tick_ms = now_ms;
+}
+
 void watchdog_look(struct master *self, uint64_t now_ms)
 {
     bool on_time = self->watch_ms != 0 && now_ms - self->watch_ms < WATCH_LATE_MS;
@@ -179,7 +198,7 @@ void watchdog_look(struct master *self, uint64_t now_ms)
         child->inside_seen = inside;
         child->calls_seen = calls;
         if (child->state == CHILD_STARTING && child->generation == self->running &&
-            now_ms - child->started_ms > PREPARE_LIMIT_MS)
+            now_ms - child->started_ms > PREPARE_LIMIT_MS + child->lost_ms)
             child_kill(child); /* a replacement that does not get ready; a reload has a deadline of its own */
         if (child->stop_ms != 0 && now_ms - child->stop_ms > STOP_LIMIT_MS)
             child_kill(child); /* stopped or stuck: it would stay for ever */

@@ -78,6 +78,7 @@ static void on_tick(uv_timer_t *timer)
     if (self->segment == NULL)
         return;
     atomic_store(&self->segment->processes[0].loop_ms, now_ms);
+    deadlines_put_off(self, now_ms);
     if (self->stopping) {
         for (struct child *child = self->children; child != NULL && now_ms >= self->stop_deadline_ms;
              child = child->next)

@@ -52,6 +52,7 @@ struct child {
     bool inside_seen;
     bool hung;          /* killed by the watchdog */
     uint64_t stop_ms;   /* when it was told to stop; 0: not yet */
+    uint64_t lost_ms;   /* of its life, in which the master was stopped */
     struct child *next; /* in master->children */
 };
 
@@ -99,10 +100,10 @@ struct master {
     struct child *children;            /* all that are not reaped */
     struct lane *lanes;                /* segment->lane_count */
     struct reload *reload;
-    uv_signal_t signals[3]; /* SIGTERM, SIGINT, SIGHUP */
-    uv_timer_t tick;        /* every TICK_MS: loop time, deadlines, respawns */
-    uint64_t watch_ms;
-    bool stopping, announced; /* announced: it has said that it is ready */
+    uv_signal_t signals[3];     /* SIGTERM, SIGINT, SIGHUP */
+    uv_timer_t tick;            /* every TICK_MS: loop time, deadlines, respawns */
+    uint64_t watch_ms, tick_ms; /* the last ones */
+    bool stopping, announced;   /* announced: it has said that it is ready */
     uint64_t stop_deadline_ms;
     int status; /* exit status */
 };
@@ -157,11 +158,14 @@ void lanes_taken(struct master *self, struct child *child, uint32_t lane);
 void lanes_given(struct master *self, struct child *child, uint32_t lane);
 void lanes_child_died(struct master *self, struct child *child);
 void lanes_deadlines(struct master *self, uint64_t now_ms);
+void lanes_put_off(struct master *self, uint64_t by_ms);
 bool lanes_all_served(const struct master *self);
 
 /* deaths.c */
 void child_died(struct child *child, int64_t status, int number);
 void watchdog_look(struct master *self, uint64_t now_ms);
+/* Each tick, first: time in which we were stopped is given back to all whom we have set a limit. */
+void deadlines_put_off(struct master *self, uint64_t now_ms);
 void respawn_due(struct master *self, uint64_t now_ms);
 
 /* reload.c. connection: who wants to know how it went, or -1. */
@@ -169,6 +173,7 @@ void reload_request(struct master *self, int connection);
 void reload_child_ready(struct master *self, struct child *child);
 void reload_child_failed(struct master *self, struct child *child, struct error *why);
 void reload_deadline(struct master *self, uint64_t now_ms);
+void reload_put_off(struct master *self, uint64_t by_ms);
 void reload_lanes_served(struct master *self);
 void reload_abandon(struct master *self); /* the daemon stops */
 

@@ -344,6 +344,12 @@ void reload_child_failed(struct master *self, struct child *child, struct error 
         log_failure(&self->log, LOG_ERROR, why);
 }
 
+void reload_put_off(struct master *self, uint64_t by_ms)
+{
+    if (self->reload != NULL && self->reload->deadline_ms != 0)
+        self->reload->deadline_ms += by_ms;
+}
+
 void reload_deadline(struct master *self, uint64_t now_ms)
 {
     struct error error = {0};

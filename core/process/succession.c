@@ -178,6 +178,13 @@ static void kill_late(struct master *self, struct child *child, const char *what
             self->lanes[i].deadline_ms = UINT64_MAX;
 }
 
+void lanes_put_off(struct master *self, uint64_t by_ms)
+{
+    for (uint32_t i = 0; i < self->segment->lane_count; i++)
+        if (self->lanes[i].deadline_ms != UINT64_MAX)
+            self->lanes[i].deadline_ms += by_ms;
+}
+
 void lanes_deadlines(struct master *self, uint64_t now_ms)
 {
     for (uint32_t i = 0; i < self->segment->lane_count; i++) {

@@ -6,7 +6,8 @@
  *        holds the reservation, each time with a generation of its own: no CAS from an old value can meet a new one.
  * Memory order: whoever looks into a slot loads with acquire and then loads the head once more; whoever fills a slot
  * has read (acquire) a head in which it is free and then stores with release. So who sees one filled word sees that
- *        head, or a later one, and knows that its look was spoilt. On x86 all of these are plain moves. */
+ *        head, or a later one, and knows that its look was spoilt. On x86 all of these are plain moves.
+ * tests/model/record.pml tries these orders, and finds a fault when one of them is missing. */
 #ifndef SEGMENT_RECORD_BUCKET_H
 #define SEGMENT_RECORD_BUCKET_H
 

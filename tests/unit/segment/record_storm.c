@@ -32,6 +32,7 @@
 #define EXPIRED_S 1100u /* that is over then */
 #define ROWS 8u         /* of each lane; a process's number is its lane's */
 #define STRANGERS 64u   /* other keys in each bucket, which press for room */
+#define BREATH 1000u    /* turns between two pauses of a process: else who kills would have to wait for the processor */
 #define ENOUGH 10u      /* kills and stops that a storm must have had, */
 #define LONGER_S 20.0   /* so that it goes on for as long as this */
 #define EVICTION 1000u  /* announced as pending: EVICTION + bucket; a key: 1 + its number */
@@ -62,6 +63,7 @@ struct storm {
     uint32_t slots[PROCESSES];
     bool stopped[PROCESSES];
     unsigned kills, stops;
+    double seconds; /* that it took */
 };
 
 struct worker {
@@ -297,10 +299,10 @@ static void storm_turn(struct worker *worker)
 
 static void worker_run(struct storm *storm, uint32_t number, void (*turn)(struct worker *worker))
 {
+    const struct timespec breath = {.tv_nsec = 100000};
     static struct worker worker;
 
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    (void)!nice(5); /* who kills and stops comes first, or it would wait for its turn with the others */
     worker.storm = storm;
     worker.number = number;
     worker.slot = storm->slots[number];
@@ -312,6 +314,8 @@ static void worker_run(struct storm *storm, uint32_t number, void (*turn)(struct
         turn(&worker);
         if (random_next(&worker.random) % 4 == 0)
             row_turn(&worker);
+        if (random_next(&worker.random) % BREATH == 0)
+            nanosleep(&breath, NULL);
         atomic_fetch_add_explicit(&storm->board->operations, 1, memory_order_relaxed);
     }
     _exit(0);
@@ -363,7 +367,7 @@ static bool raged(const struct storm *storm)
 static void rage(struct storm *storm, double seconds, void (*turn)(struct worker *worker))
 {
     uint64_t random = storm->seed;
-    double end = now_s() + seconds;
+    double begun = now_s(), end = begun + seconds;
 
     atomic_store(&storm->board->going, true);
     for (uint32_t i = 0; i < PROCESSES; i++)
@@ -380,6 +384,7 @@ static void rage(struct storm *storm, double seconds, void (*turn)(struct worker
             worker_start(storm, number, turn);
         }
     }
+    storm->seconds = now_s() - begun;
     atomic_store(&storm->board->going, false);
     for (uint32_t i = 0; i < PROCESSES; i++) {
         kill(storm->pids[i], SIGCONT);
@@ -451,6 +456,8 @@ static bool report(struct storm *storm, unsigned number, const char *name, bool 
            name, (unsigned long long)board->operations, storm->kills, storm->stops, (unsigned long long)board->moved,
            (unsigned long long)board->deleted, (unsigned long long)board->expired, (unsigned long long)board->evicted,
            (unsigned long long)board->full);
+    printf("# %s: a kill, a stop or a waking every %.1f ms\n", name,
+           storm->seconds * 1e3 / (storm->kills + 2 * storm->stops + 1));
     printf("# %s: %llu wrong answers, %llu proven records lost, %u keys twice, %u slots lost\n", name,
            (unsigned long long)board->wrong, (unsigned long long)board->lost, twice, lost);
     printf("# %s: %llu sessions begun, %llu rows read: %llu torn, %llu sessions lost\n", name,
