@@ -2,6 +2,7 @@
 """Where a row is played: a network namespace with loopback alone, servers and clients from homeport-prove, and homeport
 between them. A client is an address; it speaks from two ports, to 500 and to 4500, so there are two flows of each."""
 import contextlib
+import io
 import mmap
 import os
 import pathlib
@@ -10,7 +11,7 @@ import struct
 import subprocess
 import time
 
-from homeport import Site, wait_for
+from homeport import Daemon, Site, wait_for
 from netns import own_net
 from prove import Skipped
 
@@ -85,6 +86,7 @@ class Field(Site):
         self.places = clients if not newcomers else NEWCOMERS + newcomers
         self.program = os.path.abspath(context.build / "tests/prove/homeport-prove")
         self.processes, self.boards, self.lanes = {}, {}, 8
+        self.server_ports, self.command = (500, 4500), None
         self.stack.enter_context(own_net())
         try:
             super().__init__(servers, responders=False, seed=context.seed)
@@ -101,8 +103,9 @@ class Field(Site):
             for name in list(self.processes):
                 self.end(name)
             if self.daemon is not None:
-                (self.context.logs / f"{os.path.basename(self.folder)}.log").write_text(self.daemon.log())
-            super().__exit__(kind, value, trace)
+                (self.context.logs / "daemon.log").write_text(self.daemon.log())
+            with contextlib.redirect_stdout(io.StringIO()):  # it prints the log
+                super().__exit__(kind, value, trace)
         finally:
             self.stack.close()
 
@@ -135,22 +138,32 @@ class Field(Site):
         defaults = {"to": self.vip, "from": CLIENTS, "clients": self.count, "salt": 1 + self.context.seed % 65535}
         return self.begin(name, "load", **{**defaults, **options})
 
-    def up(self, workers=4, **changes):
-        """The servers, homeport with a pair of services and one record a client, and its clients, who say nothing yet."""
+    def planned(self, workers=4, **changes):
+        """The configuration: a pair of services and one record a client."""
         changes = {"workers": workers, "log": {"level": "info"}, "affinity": {"capacity": 262144}, **changes}
         changes["sessions"] = {"capacity": 65536, "ports": "10240-29999", "idle": "2h", **changes.get("sessions", {})}
         changes["pools"] = {"all": {"health": {"check": "ike"}}, **changes.get("pools", {})}
         home = {"home": {"plugin": "match_across_services", "options": {"timeout": "2h"}}}
-        self.lanes = max(8, 1 << (2 * workers - 1).bit_length())
+        return self.config(home, "home", **changes)
+
+    def up(self, config=None):
+        """The servers, homeport, and its clients, who say nothing yet."""
+        config = config or self.planned()
+        self.lanes = max(8, 1 << (2 * config["workers"] - 1).bit_length())
         self.servers_up()
-        self.start(home, "home", **changes)
+        self.write(config)
+        self.daemon_up()
         lanes = self.daemon.cli("status")["segment"]["lanes"]
         assert lanes == self.lanes, f"{lanes} lanes, but the servers count {self.lanes}"
         self.clients_up()
 
+    def daemon_up(self):
+        self.daemon = Daemon(self.path, command=self.command)
+        return self.daemon.wait_ready()
+
     def servers_up(self):
         return self.begin("sink", "sink", to=self.addresses[self.names[0]], servers=len(self.names), lanes=self.lanes,
-                          clients=self.places)
+                          clients=self.places, ports=",".join(map(str, self.server_ports)))
 
     # The traffic
 
@@ -210,8 +223,9 @@ def split_clients(field):
                if first[0] and second[0] and first[0] != second[0])
 
 
-def account(claims, field):
-    """Void when generator or servers dropped something themselves; then who stayed where they were."""
+def account(claims, field, port_changes=None):
+    """Void when generator or servers dropped something themselves; then who stayed where they were. port_changes: how
+    the figure is called where a source port may change."""
     sink, load = field.boards["sink"], field.boards["load"]
     for name, board in field.boards.items():
         claims.check(board.queue_drops == 0, f"void: {name} lost {board.queue_drops} datagrams in its own queue")
@@ -221,7 +235,10 @@ def account(claims, field):
     if load.behind:
         claims.figure("datagrams left out, the generator was late", load.behind)
     claims.none("clients moved", sink.moved + split_clients(field))
-    claims.none("source ports changed", sink.port_changed)
+    if port_changes:
+        claims.figure(port_changes, sink.port_changed)
+    else:
+        claims.none("source ports changed", sink.port_changed)
 
 
 def losses(claims, field, before):

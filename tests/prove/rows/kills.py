@@ -10,7 +10,7 @@ from homeport import wait_for
 from prove import Claims, Row, percentile
 
 RATE = 20000
-PAUSE_S = 10.1  # deaths of one worker number that are nearer than 10 s count together: the third makes homeport wait
+PAUSE_S = 10.5  # deaths of one worker number that are nearer than 10 s count together: the third makes homeport wait
 UNBOUND = "vpn9"  # a server that nobody is behind
 
 
@@ -24,17 +24,18 @@ class Victims:
         deaths = self.deaths[number]
         return len(deaths) % 2 == 1 or not deaths or now - deaths[-1] > PAUSE_S
 
+    def died(self, number):
+        self.deaths[number].append(time.monotonic())
+
     def next(self):
         """Waits until one may die."""
         while True:
             now = time.monotonic()
             here = [number for number in self.deaths if self.allowed(number, now)]
-            fresh = [number for number in here if len(self.deaths[number]) % 2 == 0] or here
-            if fresh:
+            if here:
                 number = self.random.choice(here)
                 if len(self.deaths[number]) % 2 == 1 and now - self.deaths[number][-1] > PAUSE_S:
                     self.deaths[number] = []  # the row of deaths is over
-                self.deaths[number].append(now)
                 return number
             time.sleep(0.05)
 
@@ -76,6 +77,7 @@ class Kills:
         field, number = self.field, self.victims.next()
         before, cells = field.children(), self.cells_of(number)
         sent, gone = kill(pids[number])
+        self.victims.died(number)
         pid = new_worker(field, before)
         waiting = set(self.lanes_of(number))
         open_ns, full = None, self.bases[number] + cells
@@ -119,9 +121,9 @@ def run(context):
     clients, workers, number = (2500, 25, 50) if context.short else (25000, 4, 1000)
     claims = Claims()
     with Field(context, clients) as field:
-        field.up(workers, servers={UNBOUND: {"address": f"{field.net}.99"}},
-                 pools={"all": {"servers": [*field.names, UNBOUND],
-                                "health": {"check": "ike", "interval": "1s", "fall": 2}}})
+        field.up(field.planned(workers, servers={UNBOUND: {"address": f"{field.net}.99"}},
+                               pools={"all": {"servers": [*field.names, UNBOUND],
+                                              "health": {"check": "ike", "interval": "1s", "fall": 2}}}))
         field.daemon.wait_log(rf"server {UNBOUND} is down on udp/4500")
         pids = field.workers_by_number()
         kills = Kills(field, workers, {number: descriptors(pid) for number, pid in pids.items()})
