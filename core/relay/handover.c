@@ -176,6 +176,8 @@ static void give_some(struct transfer *transfer)
         uv_timer_start(&transfer->retry, on_retry, HANDOVER_RETRY_MS, 0);
         return;
     }
+    for (struct listener *listener = transfer->lane->listeners; listener != NULL; listener = listener->next)
+        listener_count_drops(listener, listener_drops(listener->watched.fd)); /* those behind the last datagram read */
     lane_forget(transfer->lane); /* the taker has it, or is gone and the rows have it */
     transfer_done(transfer);
 }

@@ -109,3 +109,11 @@ uint32_t listener_drops(int fd)
         return 0;
     return memory[SK_MEMINFO_DROPS];
 }
+
+void listener_count_drops(struct listener *listener, uint32_t drops)
+{
+    if ((int32_t)(drops - listener->drops) <= 0)
+        return;
+    relay_count(listener->lane->relay, COUNTER_dropped_socket_queue, drops - listener->drops);
+    listener->drops = drops;
+}

@@ -176,6 +176,7 @@ void relay_start_reopening(struct relay *relay);
 
 /* listener.c */
 uint32_t listener_drops(int fd); /* what the kernel has dropped at this socket until now */
+void listener_count_drops(struct listener *listener, uint32_t drops); /* those that are new */
 
 /* lane.c */
 struct lane *lane_find(struct relay *relay, uint32_t number); /* made when it is not there yet; NULL: no memory */

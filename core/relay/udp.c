@@ -21,14 +21,14 @@
 #define ESP_ASKS 4u
 #define IKE_ASKS 32u
 
-/* The kernel's own counter of this socket, since it was made. */
+/* The kernel's own counter of this socket, since it was made. A datagram bears what it was when it came: behind a
+ * hand-over that is less than what has been counted already, for those that waited in the queue. */
 static void note_queue_drops(struct listener *listener, const struct cmsghdr *message)
 {
     uint32_t drops;
 
     memcpy(&drops, CMSG_DATA(message), sizeof drops);
-    relay_count(listener->lane->relay, COUNTER_dropped_socket_queue, drops - listener->drops);
-    listener->drops = drops;
+    listener_count_drops(listener, drops);
 }
 
 static void control_read(struct listener *listener, struct msghdr *header, struct hp_endpoint *local)

@@ -8,7 +8,7 @@ import subprocess
 import time
 
 from field import Field, account, counters, descriptors, kernel, losses, pss
-from homeport import binary, foreign_plugin, plugin_folder, wait_for
+from homeport import binary, cli, foreign_plugin, plugin_folder, wait_for
 from prove import Claims, Row
 
 RATE = 20000
@@ -58,7 +58,7 @@ class Changes:
         self.workers = (4, 3, 5)[self.round % 3]
 
     def config(self):
-        field, options = self.field, {"timeout": f"{self.timeout}m"}
+        field, options = self.field, {"timeout": f"{self.timeout}m", "match_across_virtuals": True}
         if self.mask:
             options["mask"] = self.mask
         names = [*field.names, *([UNUSED] if self.server else [])]
@@ -140,7 +140,8 @@ def in_time(claims, field, changes, number, spacing):
 def refused(claims, field, what, wanted):
     """A reload that must fail: one message, and nobody notices."""
     before, place = field.children(), field.daemon.mark()
-    result = field.daemon.cli("reload", json=False, status=None)
+    result = cli("reload", "--state", os.path.join(field.folder, "state"), json=False, status=None,
+                 command=field.daemon.command)
     claims.check(result.returncode == 1 and wanted in result.stderr,
                  f"{what}: status {result.returncode}, said {result.stderr[:500]!r}")
     claims.check(field.children() == before, f"{what}: other processes run now")
