@@ -223,14 +223,18 @@ def split_clients(field):
                if first[0] and second[0] and first[0] != second[0])
 
 
-def account(claims, field, port_changes=None):
-    """Void when generator or servers dropped something themselves; then who stayed where they were. port_changes: how
-    the figure is called where a source port may change."""
-    sink, load = field.boards["sink"], field.boards["load"]
+def clean(claims, field):
+    """Void when generator or servers dropped something themselves."""
     for name, board in field.boards.items():
         claims.check(board.queue_drops == 0, f"void: {name} lost {board.queue_drops} datagrams in its own queue")
         claims.check(board.send_errors == 0, f"void: the kernel took {board.send_errors} datagrams of {name} not")
         claims.check(board.stray == 0, f"{name} saw {board.stray} datagrams that were not for it")
+
+
+def account(claims, field, port_changes=None):
+    """Who stayed where they were. port_changes: how the figure is called where a source port may change."""
+    sink, load = field.boards["sink"], field.boards["load"]
+    clean(claims, field)
     claims.figure("datagrams sent", load.sent)
     if load.behind:
         claims.figure("datagrams left out, the generator was late", load.behind)

@@ -29,6 +29,10 @@ class Context:
     def random(self):
         return random.Random(self.seed)
 
+    def rate(self):
+        """Datagrams a second, of all flows together."""
+        return 5000 if self.short else 20000
+
     def limit(self, milliseconds):
         """A time that was promised. The short form runs on any machine beside anything: five times as long."""
         return milliseconds * (5 if self.short else 1)

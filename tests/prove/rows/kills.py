@@ -9,7 +9,6 @@ from field import Field, account, bare, counters, descriptors, kernel, losses
 from homeport import wait_for
 from prove import Claims, Row, percentile
 
-RATE = 20000
 PAUSE_S = 10.5  # deaths of one worker number that are nearer than 10 s count together: the third makes homeport wait
 UNBOUND = "vpn9"  # a server that nobody is behind
 
@@ -106,7 +105,7 @@ def kill_monitor(claims, field):
     field.settle()
     load, before = field.boards["load"], field.boards["load"].sent - field.boards["load"].answered
     known, pid = states(), field.daemon.monitor()
-    field.talk(RATE)
+    field.talk(field.context.rate())
     kill(pid)
     wait_for(lambda: [one for one in field.daemon.children("_monitor") if one != pid], 10, "a new monitor")
     after = wait_for(lambda: field.daemon.cli("servers", status=None).returncode == 0 and states(), 10, "its answer")
@@ -129,7 +128,7 @@ def run(context):
         kills = Kills(field, workers, {number: descriptors(pid) for number, pid in pids.items()})
         before = counters(field), kernel()
         field.connect()
-        field.talk(RATE)
+        field.talk(field.context.rate())
         bare_ms = bare(field, 12500)
         for _ in range(number):
             kills.one(pids)

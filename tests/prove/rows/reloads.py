@@ -11,7 +11,6 @@ from field import Field, account, counters, descriptors, kernel, losses, pss
 from homeport import binary, cli, foreign_plugin, plugin_folder, wait_for
 from prove import Claims, Row
 
-RATE = 20000
 PLUGIN = "match_across_services"
 UNUSED = "vpn9"  # a server that comes and goes; whoever is there stays, so nobody uses it
 
@@ -208,7 +207,7 @@ def run(context):
         field.up(changes.config())
         before = counters(field), kernel()
         field.connect()
-        field.talk(RATE)
+        field.talk(field.context.rate())
         first, last = in_time(claims, field, changes, number, spacing)
         growth(claims, first, last)
         replace(binary(), field.command[0])
