@@ -8,10 +8,14 @@ from homeport import wait_for
 from prove import Claims, Row
 
 CAPACITY = 10000  # records
-FLOOD_RATE = 8000  # a second; each makes a session, which lives for the 2 s of idle_unproven
+FLOOD_RATE, SHORT_FLOOD_RATE = 8000, 5000  # a second; each makes a session, which lives for the 2 s of idle_unproven
 PROVEN, PROVEN_RATE = 1000, 2000
 NEW_RATE = 50  # clients a second
 NOT_FROM_CLIENTS = ("dropped_socket_queue", "dropped_stranger", "dropped_send_to_client")
+
+
+def flood_rate(context):
+    return SHORT_FLOOD_RATE if context.short else FLOOD_RATE
 
 
 def records(field):
@@ -26,7 +30,7 @@ def flooded(field, number):
     """The flood and, while it lasts, new clients. Returns PSS at a third of it and at its end."""
     load = field.clients_up("newcomers", **{"from": str(ipaddress.ip_address(CLIENTS) + NEWCOMERS), "first": NEWCOMERS,
                                             "clients": NEWCOMERS // 2, "own_ports": "30520,34520", "tries": 3})
-    flood = field.begin("flood", "flood", to=field.vip, clients=number, rate=FLOOD_RATE, own_ports="30510,34510",
+    flood = field.begin("flood", "flood", to=field.vip, clients=number, rate=flood_rate(field.context), own_ports="30510,34510",
                         **{"from": FLOODERS})
     load.tell("rate", NEW_RATE)
     load.tell("mode", 1)
@@ -91,7 +95,7 @@ def run(context):
         field.settle()
         after = records(field)
         claims.figure("first messages of the flood", field.boards["flood"].sent)
-        claims.figure("  a second", FLOOD_RATE)
+        claims.figure("  a second", flood_rate(context))
         claims.figure("records there is room for", CAPACITY)
         claims.check(len(before) == PROVEN, f"only {len(before)} of {PROVEN} were proven")
         claims.none("proven clients evicted", sum(
