@@ -49,13 +49,13 @@ def run(context):
         field.connect()
         before, load, sink = kernel(), field.boards["load"], field.boards["sink"]
         field.talk(context.rate())
-        for name, end in (("killed at once and started", killed), ("stopped and started", stopped)):
+        for name, end in (("killed", killed), ("stopped", stopped)):
             results = [again(field, end) for _ in range(number)]
-            claims.figure(f"{name}, times", number)
-            claims.figure("  until every lane served again, ms: median, at most",
+            claims.figure(f"{name} and started again, times", number)
+            claims.figure(f"  {name}: until every lane served again, ms: median, at most",
                           f"{percentile([one[0] for one in results], 50):.0f}, {max(one[0] for one in results):.0f}")
             masters = {one[1] for one in results}
-            claims.figure("  descriptors of the master after it", " or ".join(map(str, sorted(masters))))
+            claims.figure(f"  {name}: descriptors of the next master", " or ".join(map(str, sorted(masters))))
             claims.check(len(masters) == 1, f"{name}: the master has {masters} descriptors")
         field.settle()
         now, sessions = field.daemon.cli("status")["segment"], 2 * clients
