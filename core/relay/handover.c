@@ -196,6 +196,16 @@ static void on_retry(uv_timer_t *timer)
     uv_poll_start(&transfer->poll, UV_WRITABLE, on_room);
 }
 
+/* The successor does not know of them, so nobody else would. */
+static void read_retired(struct lane *lane)
+{
+    relay_wake(lane->relay);
+    for (struct listener *listener = lane->listeners; listener != NULL; listener = listener->next)
+        while (listener_retired(listener->watched.fd) && udp_read(listener))
+            ;
+    relay_rest(lane->relay);
+}
+
 static void lane_quiet(struct lane *lane)
 {
     for (struct listener *listener = lane->listeners; listener != NULL; listener = listener->next)
@@ -224,6 +234,7 @@ int relay_give(struct relay *relay, uint32_t number, int peer, void (*given)(voi
         return status;
     transfer->done = given;
     transfer->arg = arg;
+    read_retired(lane);
     lane_quiet(lane);
     uv_poll_start(&transfer->poll, UV_WRITABLE, on_room);
     return 0;

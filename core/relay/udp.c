@@ -362,7 +362,7 @@ static void arrivals_observe(struct listener *listener, uint32_t count)
     }
 }
 
-void udp_read(struct listener *listener)
+bool udp_read(struct listener *listener)
 {
     struct relay *relay = listener->lane->relay;
     int count = (int)BATCH_SLOTS;
@@ -371,7 +371,7 @@ void udp_read(struct listener *listener)
         struct path *before = NULL;
         count = batch_receive(&relay->arrivals, listener->watched.fd);
         if (count < 0)
-            return;
+            return false;
         relay_count(relay, COUNTER_datagrams_from_clients, (uint64_t)count);
         for (uint32_t slot = 0; slot < (uint32_t)count; slot++)
             before = arrival_read(listener, slot) ? arrival_take(listener, slot, before) : NULL;
@@ -380,4 +380,5 @@ void udp_read(struct listener *listener)
             arrivals_observe(listener, (uint32_t)count);
         batch_reset(&relay->arrivals);
     }
+    return count == (int)BATCH_SLOTS;
 }

@@ -158,8 +158,8 @@ static void open_listeners(struct world *world, const struct config *config)
 
     for (uint32_t i = 0; i < config->service_count; i++)
         for (uint32_t lane = 0; lane < world->plan.lanes; lane++)
-            cr_assert_eq(listener_socket(&world->listeners[i][lane], &config->services[i].listen[0], 17, &error), 0,
-                         "%s", error.what);
+            cr_assert_eq(listener_socket(&world->listeners[i][lane], &config->services[i].listen[0], 17, false, &error),
+                         0, "%s", error.what);
 }
 
 void world_open(struct world *world, const struct plan *plan)
