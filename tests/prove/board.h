@@ -31,6 +31,7 @@
     X(behind, "datagrams left out because we were late by over 0.2 s")                                                 \
     X(moved, "sink: flows that came to another server than before, each time")                                         \
     X(port_changed, "sink: flows that came from another source port than before, each time")                           \
+    X(strangers, "sink: not answered, because another server has this client's IKE_SA")                                \
     X(probes, "sink: health probes answered")                                                                          \
     X(gaps, "sink: numbers of flows that were left out on the way")
 
@@ -55,8 +56,10 @@ struct board_row {
     uint32_t sequence; /* highest seen */
     uint32_t received;
     uint64_t last_ns; /* realtime, of the kernel */
+    uint32_t home;    /* of a client's first flow: the server that has its IKE_SA. Host order */
+    uint32_t unused;
 };
-_Static_assert(sizeof(struct board_row) == 24, "tests/prove/field.py reads IHHIIQ");
+_Static_assert(sizeof(struct board_row) == 32, "tests/prove/field.py reads IHHIIQII");
 
 /* When the latest datagrams of a lane came. */
 #define BOARD_LANES 256u

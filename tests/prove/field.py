@@ -19,7 +19,7 @@ FOLDER = pathlib.Path(__file__).resolve().parent
 WORDS = re.findall(r"^ +X\((\w+),", (FOLDER / "board.h").read_text(encoding="ascii"), re.M)
 BOARD_OCTETS, LANES, TIMES = 64 * 8, 256, 2048  # as in board.h
 LANE_OCTETS = 8 + TIMES * 8
-ROW = struct.Struct("IHHIIQ")
+ROW = struct.Struct("IHHIIQII")
 CLIENTS, FLOODERS, NEWCOMERS = "127.200.0.0", "127.64.0.0", 65536  # newcomers: their first position as clients
 LIMIT = 3600  # seconds after which a process of the field ends by itself
 
@@ -49,7 +49,7 @@ class Board:
         return later[0] if later and len(later) < TIMES - 8 else None
 
     def flows(self):
-        """(server, source port, changes, highest number, received, time of the last) of each flow."""
+        """(server, source port, changes, highest number, received, time of the last, ...) of each flow."""
         return list(ROW.iter_unpack(self.map[BOARD_OCTETS + LANES * LANE_OCTETS:]))
 
 

@@ -94,17 +94,26 @@ static void connect_on(struct load *self, uint32_t number, uint64_t now_ns)
     static const enum wire_service services[] = {WIRE_IKE, WIRE_NATT, WIRE_IKE};
     struct client *client = &self->clients[number];
 
+    client->asked_ns = now_ns;
+    say(self, number, (enum wire_step)client->step, services[client->step]);
+}
+
+/* From the beginning. */
+static void connect_anew(struct load *self, uint32_t number, uint64_t now_ns)
+{
+    struct client *client = &self->clients[number];
+
     if (self->options->tries != 0 && client->tries >= self->options->tries) {
         client->gave_up = true;
         board_add(self->board, BOARD_gave_up, 1);
         return;
     }
     client->tries++;
-    client->asked_ns = now_ns;
-    say(self, number, (enum wire_step)client->step, services[client->step]);
+    client->step = WIRE_INIT;
+    connect_on(self, number, now_ns);
 }
 
-/* One who gave up begins from the beginning. */
+/* Who gave up has all tries again. */
 static void try_again(struct load *self, uint64_t now_ns)
 {
     uint64_t again = board_get(self->board, BOARD_again);
@@ -117,7 +126,7 @@ static void try_again(struct load *self, uint64_t now_ns)
         if (!self->clients[i].gave_up)
             continue;
         self->clients[i] = (struct client){0};
-        connect_on(self, i, now_ns);
+        connect_anew(self, i, now_ns);
     }
 }
 
@@ -147,7 +156,7 @@ static void open_clients(struct load *self, uint64_t now_ns)
 
     self->done += count;
     for (; count > 0 && self->begun < clients; count--)
-        connect_on(self, self->begun++, now_ns);
+        connect_anew(self, self->begun++, now_ns);
     board_set(self->board, BOARD_begun, self->begun);
     try_again(self, now_ns);
     for (uint32_t i = 0; i < part && self->begun > 0; i++) {
@@ -155,7 +164,7 @@ static void open_clients(struct load *self, uint64_t now_ns)
         const struct client *client = &self->clients[number];
         if (client->step < CONNECTED && !client->gave_up &&
             now_ns - client->asked_ns > self->options->patience * 1000000ull)
-            connect_on(self, number, now_ns);
+            connect_anew(self, number, now_ns);
     }
 }
 
@@ -216,7 +225,6 @@ static void hear_one(struct load *self, const struct post_slot *slot, uint32_t s
     if (client->step >= CONNECTED || trace.step != client->step || client->gave_up)
         return;
     client->step++;
-    client->tries = 0;
     if (client->step == CONNECTED)
         board_add(self->board, BOARD_connected, 1);
     else

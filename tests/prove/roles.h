@@ -13,8 +13,8 @@ struct role_options {
     uint32_t clients;  /* bare: sockets */
     uint32_t servers;  /* sink, bare: addresses from `to` on */
     uint32_t lanes;
-    uint32_t tries;        /* load: of each step; 0: for ever */
-    uint32_t patience;     /* load: ms until the next try */
+    uint32_t tries;        /* load: from IKE_SA_INIT on; 0: for ever */
+    uint32_t patience;     /* load: ms without an answer, then it tries anew */
     uint16_t ports[2];     /* of the services */
     uint16_t own_ports[2]; /* that the clients have; bare: the range */
     uint32_t salt;

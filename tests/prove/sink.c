@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The servers: each answers whatever a client says, and one memory for all of them knows where each flow came from
- * last. A flow that comes to another server has moved; one that comes from another port of the balancer has changed its
- * port. */
+/* The servers: each answers the clients that began with it, and one memory for all of them knows where each flow came
+ * from last. A flow that comes to another server has moved; one that comes from another port of the balancer has
+ * changed its port. */
 #include "board.h"
 #include "post.h"
 #include "roles.h"
@@ -60,6 +60,19 @@ static void note_flow(struct sink *self, const struct post_slot *slot, const str
     note_order(board, row, trace->sequence);
 }
 
+/* Like a real server it knows only the clients that have begun with it. */
+static bool knows(struct sink *self, const struct post_slot *slot, const struct wire_trace *trace)
+{
+    struct board_row *row;
+
+    if (trace->client == WIRE_NOBODY)
+        return true;
+    row = &self->table->rows[2 * trace->client];
+    if (trace->step == WIRE_INIT)
+        row->home = slot->own;
+    return row->home == slot->own;
+}
+
 /* What a datagram becomes, in place. false: nothing. */
 static bool answer(struct sink *self, struct post_slot *slot)
 {
@@ -72,6 +85,10 @@ static bool answer(struct sink *self, struct post_slot *slot)
         note_lane(self, slot);
         if (trace.client != WIRE_NOBODY)
             note_flow(self, slot, &trace);
+        if (!knows(self, slot, &trace)) {
+            board_add(board, BOARD_strangers, 1);
+            return false;
+        }
         wire_answer(slot->data, slot->size, &trace);
         return true;
     }
