@@ -56,10 +56,11 @@ static const struct listener *find(const struct generation *generation, const st
     return NULL;
 }
 
-static int open_lane(struct listener *listener, uint32_t lane, const struct listener *before, struct error *error)
+static int open_lane(struct listener *listener, uint32_t lane, const struct listener *before, bool deaf,
+                     struct error *error)
 {
     if (before == NULL || before->sockets[lane] < 0) /* below 0: nobody of the last master's has it any more */
-        return listener_socket(&listener->sockets[lane], &listener->address, listener->protocol, error);
+        return listener_socket(&listener->sockets[lane], &listener->address, listener->protocol, deaf, error);
     listener->sockets[lane] = fcntl(before->sockets[lane], F_DUPFD_CLOEXEC, 0);
     if (listener->sockets[lane] < 0)
         return error_set(error, -errno, "cannot keep a listening socket: %s", strerror(errno));
@@ -70,6 +71,7 @@ static int open_listener(struct listener *listener, const struct generation *bef
                          struct error *error)
 {
     const struct listener *kept = find(before, listener);
+    bool deaf = !is_ours(before, &listener->address); /* else a wildcard of ours may serve what it would drop */
 
     listener->sockets = malloc(lanes * sizeof *listener->sockets);
     if (listener->sockets == NULL)
@@ -77,10 +79,12 @@ static int open_listener(struct listener *listener, const struct generation *bef
     for (uint32_t i = 0; i < lanes; i++)
         listener->sockets[i] = -1;
     for (uint32_t i = 0; i < lanes; i++) {
-        int status = open_lane(listener, i, kept, error);
+        int status = open_lane(listener, i, kept, deaf, error);
         if (status < 0)
             return status;
     }
+    for (uint32_t i = 0; i < lanes && deaf; i++)
+        listener_hear(listener->sockets[i]);
     return 0;
 }
 
@@ -103,6 +107,17 @@ int listeners_open(struct generation *generation, const struct generation *befor
             return error_under(error, "service %s", plan->listeners[i].service);
     }
     return 0;
+}
+
+void listeners_retire(const struct generation *generation, const struct generation *after, uint32_t lanes)
+{
+    for (uint32_t i = 0; i < generation->listener_count; i++) {
+        const struct listener *listener = &generation->listeners[i];
+
+        for (uint32_t lane = 0; lane < lanes && !endpoint_is_any(&listener->address); lane++)
+            if (find(after, listener) == NULL)
+                listener_retire(listener->sockets[lane], &listener->address);
+    }
 }
 
 void listeners_close(struct generation *generation, uint32_t lanes)

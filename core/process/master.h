@@ -115,6 +115,8 @@ void state_folder_close(struct master *self);
 
 /* listeners.c. Sockets that the generation before has for the same address are used again (dup). */
 int listeners_open(struct generation *generation, const struct generation *before, uint32_t lanes, struct error *error);
+/* Those that the generation after has no more: others who listen there get what comes from here on. */
+void listeners_retire(const struct generation *generation, const struct generation *after, uint32_t lanes);
 void listeners_close(struct generation *generation, uint32_t lanes);
 /* A child that is gone already is no error: its end says why. */
 int listeners_send(const struct generation *generation, struct child *child, uint32_t lanes, struct error *error);

@@ -317,6 +317,8 @@ static void commit(struct master *self)
     child_say(self->running->monitor, MESSAGE_BEGIN);
     if (before != NULL && before->monitor != NULL)
         child_stop(before->monitor);
+    if (before != NULL)
+        listeners_retire(before, self->running, self->segment->lane_count);
     lanes_advance(self);
     if (before != NULL)
         generation_release(self, before); /* when none of its processes is left to do so by its end */

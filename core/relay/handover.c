@@ -177,6 +177,8 @@ static void give_some(struct transfer *transfer)
         uv_timer_start(&transfer->retry, on_retry, HANDOVER_RETRY_MS, 0);
         return;
     }
+    for (struct listener *listener = transfer->lane->listeners; listener != NULL; listener = listener->next)
+        listener_count_drops(listener, listener_drops(listener->watched.fd)); /* those behind the last datagram read */
     lane_forget(transfer->lane); /* the taker has it, or is gone and the rows have it */
     transfer_done(transfer);
 }
@@ -193,6 +195,16 @@ static void on_retry(uv_timer_t *timer)
     struct transfer *transfer = timer->data;
 
     uv_poll_start(&transfer->poll, UV_WRITABLE, on_room);
+}
+
+/* The successor does not know of them, so nobody else would. */
+static void read_retired(struct lane *lane)
+{
+    relay_wake(lane->relay);
+    for (struct listener *listener = lane->listeners; listener != NULL; listener = listener->next)
+        while (listener_retired(listener->watched.fd) && udp_read(listener))
+            ;
+    relay_rest(lane->relay);
 }
 
 static void lane_quiet(struct lane *lane)
@@ -223,6 +235,7 @@ int relay_give(struct relay *relay, uint32_t number, int peer, void (*given)(voi
         return status;
     transfer->done = given;
     transfer->arg = arg;
+    read_retired(lane);
     lane_quiet(lane);
     uv_poll_start(&transfer->poll, UV_WRITABLE, on_room);
     return 0;

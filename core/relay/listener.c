@@ -6,6 +6,7 @@
 #include "relay/relay.h"
 
 #include <errno.h>
+#include <linux/filter.h>
 #include <linux/sock_diag.h>
 #include <netinet/in.h>
 #include <string.h>
@@ -59,7 +60,40 @@ static int bind_failed(int code, const struct hp_endpoint *address, struct error
     return code;
 }
 
-int listener_socket(int *out, const struct hp_endpoint *address, uint32_t protocol, struct error *error)
+/* A socket filter that takes nothing. */
+static int deafen(int fd)
+{
+    struct sock_filter nothing = BPF_STMT(BPF_RET | BPF_K, 0);
+    struct sock_fprog program = {.len = 1, .filter = &nothing};
+
+    return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program);
+}
+
+void listener_hear(int fd)
+{
+    int none = 0;
+
+    (void)setsockopt(fd, SOL_SOCKET, SO_DETACH_FILTER, &none, sizeof none);
+}
+
+/* A socket that is connected, here to itself, gets nothing from others. */
+void listener_retire(int fd, const struct hp_endpoint *address)
+{
+    struct sockaddr_storage name;
+    socklen_t size = endpoint_to_sockaddr(address, &name);
+
+    (void)connect(fd, (const struct sockaddr *)&name, size);
+}
+
+bool listener_retired(int fd)
+{
+    struct sockaddr_storage peer;
+    socklen_t size = sizeof peer;
+
+    return getsockopt(fd, SOL_SOCKET, SO_PEERNAME, &peer, &size) == 0;
+}
+
+int listener_socket(int *out, const struct hp_endpoint *address, uint32_t protocol, bool deaf, struct error *error)
 {
     struct sockaddr_storage name;
     socklen_t size = endpoint_to_sockaddr(address, &name);
@@ -74,6 +108,8 @@ int listener_socket(int *out, const struct hp_endpoint *address, uint32_t protoc
         return error_set(error, -errno, "cannot open a socket for %s: %s", endpoint_format(address, text),
                          strerror(errno));
     status = options_set(fd, address);
+    if (status == 0 && deaf && deafen(fd) < 0)
+        status = -errno;
     if (status < 0) {
         error_set(error, status, "cannot prepare a socket for %s: %s", endpoint_format(address, text),
                   strerror(-status));
@@ -108,4 +144,12 @@ uint32_t listener_drops(int fd)
     if (getsockopt(fd, SOL_SOCKET, SO_MEMINFO, memory, &size) < 0)
         return 0;
     return memory[SK_MEMINFO_DROPS];
+}
+
+void listener_count_drops(struct listener *listener, uint32_t drops)
+{
+    if ((int32_t)(drops - listener->drops) <= 0)
+        return;
+    relay_count(listener->lane->relay, COUNTER_dropped_socket_queue, drops - listener->drops);
+    listener->drops = drops;
 }

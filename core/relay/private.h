@@ -175,6 +175,8 @@ void relay_start_reopening(struct relay *relay);
 
 /* listener.c */
 uint32_t listener_drops(int fd); /* what the kernel has dropped at this socket until now */
+bool listener_retired(int fd);
+void listener_count_drops(struct listener *listener, uint32_t drops); /* those that are new */
 
 /* lane.c */
 struct lane *lane_find(struct relay *relay, uint32_t number); /* made when it is not there yet; NULL: no memory */
@@ -238,7 +240,7 @@ void kept_refresh(struct path *path);                                   /* once 
 void kept_delete(struct path *path);                                    /* the records */
 
 /* udp.c, reply.c */
-void udp_read(struct listener *listener);
+bool udp_read(struct listener *listener); /* true: there may be more to read */
 void udp_send_waiting(struct relay *relay);
 void reply_read(struct path *path);
 void reply_flush(struct relay *relay);

@@ -30,8 +30,9 @@ int relay_add_listener(struct relay *relay, uint32_t listener, uint32_t lane, in
  * called when the lane is served (at once or after DONE or the holder's end). */
 int relay_take(struct relay *relay, uint32_t lane, int peer, void (*taken)(void *arg, uint32_t lane), void *arg,
                struct error *error);
-/* Stops reading the lane, sends its sockets over peer, then DONE; never touches the lane again. given is called when
- * all is sent (or the successor is gone: its end then finds the rows in the segment). */
+/* Relays what is left in retired listeners, stops reading the lane, sends its sockets over peer, then DONE; never
+ * touches the lane again. given is called when all is sent (or the successor is gone: its end then finds the rows in
+ * the segment). */
 int relay_give(struct relay *relay, uint32_t lane, int peer, void (*given)(void *arg, uint32_t lane), void *arg,
                struct error *error);
 
@@ -50,8 +51,14 @@ bool relay_holds_lanes(const struct relay *relay); /* or is taking or giving any
 
 /* Opens a listener's socket for one lane, bound: SO_REUSEPORT, IP_FREEBIND, LISTENER_BUFFER (SO_RCVBUFFORCE, then
  * SO_RCVBUF), SO_RXQ_OVFL, IP_PKTINFO for a wildcard, IP_PMTUDISC_DONT, non-blocking, close-on-exec. Used by the
- * master. Errors: -EADDRINUSE (says how to find out who), -EACCES (ports below 1024 without the capability), others. */
-int listener_socket(int *out, const struct hp_endpoint *address, uint32_t protocol, struct error *error);
+ * master. deaf: it drops what comes until listener_hear(), so that no flow goes to another lane than its own while the
+ * others are not bound yet. Errors: -EADDRINUSE (says how to find out who), -EACCES (ports below 1024 without the
+ * capability), others. */
+int listener_socket(int *out, const struct hp_endpoint *address, uint32_t protocol, bool deaf, struct error *error);
+void listener_hear(int fd);
+/* From here on what is sent to this address goes to whoever else listens there (a wildcard); what is in the queue stays
+ * in it, for relay_give() to relay. */
+void listener_retire(int fd, const struct hp_endpoint *address);
 /* Octets of receive buffer that the kernel gave it. 0: not known. */
 uint32_t listener_buffer(int fd);
 

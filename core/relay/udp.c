@@ -21,14 +21,14 @@
 #define ESP_ASKS 4u
 #define IKE_ASKS 32u
 
-/* The kernel's own counter of this socket, since it was made. */
+/* The kernel's own counter of this socket, since it was made. A datagram bears what it was when it came: behind a
+ * hand-over that is less than what has been counted already, for those that waited in the queue. */
 static void note_queue_drops(struct listener *listener, const struct cmsghdr *message)
 {
     uint32_t drops;
 
     memcpy(&drops, CMSG_DATA(message), sizeof drops);
-    relay_count(listener->lane->relay, COUNTER_dropped_socket_queue, drops - listener->drops);
-    listener->drops = drops;
+    listener_count_drops(listener, drops);
 }
 
 static void control_read(struct listener *listener, struct msghdr *header, struct hp_endpoint *local)
@@ -362,7 +362,7 @@ static void arrivals_observe(struct listener *listener, uint32_t count)
     }
 }
 
-void udp_read(struct listener *listener)
+bool udp_read(struct listener *listener)
 {
     struct relay *relay = listener->lane->relay;
     int count = (int)BATCH_SLOTS;
@@ -371,7 +371,7 @@ void udp_read(struct listener *listener)
         struct path *before = NULL;
         count = batch_receive(&relay->arrivals, listener->watched.fd);
         if (count < 0)
-            return;
+            return false;
         relay_count(relay, COUNTER_datagrams_from_clients, (uint64_t)count);
         for (uint32_t slot = 0; slot < (uint32_t)count; slot++)
             before = arrival_read(listener, slot) ? arrival_take(listener, slot, before) : NULL;
@@ -380,4 +380,5 @@ void udp_read(struct listener *listener)
             arrivals_observe(listener, (uint32_t)count);
         batch_reset(&relay->arrivals);
     }
+    return count == (int)BATCH_SLOTS;
 }
