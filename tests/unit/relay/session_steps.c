@@ -217,7 +217,7 @@ static void process_reap(struct bench *bench)
 /* Runs in a child of its own, which must end well; then it is dead to the segment. */
 static void in_child(struct bench *bench, void (*body)(struct bench *bench))
 {
-    int status;
+    int status = 0;
     pid_t child = fork();
 
     if (child == 0) {
