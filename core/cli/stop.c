@@ -131,9 +131,7 @@ static int stop_survivors(int folder, struct error *error)
     struct survivor found[SEGMENT_PROCESSES];
     int count = survivors_find(folder, found, error);
 
-    if (count > 0)
-        survivors_end(folder, found, count, SURVIVORS_LIMIT_MS);
-    return count < 0 ? count : 0;
+    return count > 0 ? survivors_end(folder, found, count, SURVIVORS_LIMIT_MS, error) : count;
 }
 
 /* 1: a new master has come in between. */

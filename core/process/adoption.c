@@ -8,6 +8,8 @@
  *        one does not answer in time      -> killed; what it held is taken from the rows
  *        one has died since               -> its lanes have no holder; their sockets are the monitor's copies
  *        two say that they hold a lane    -> the second is killed
+ *        one takes a lane that its holder was never asked to give -> killed: it would take it behind our back
+ *        one cannot be ended              -> the start fails: two would have its lanes
  *        the segment does not fit us      -> all are ended, then as after a stop
  *        the start fails later on         -> they are let go of and serve on without a master
  * Listening sockets that nobody has any more (the monitor and a worker have both died) are opened anew. */
@@ -18,6 +20,7 @@
 #include "process/survivors.h"
 #include "relay/relay.h"
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -25,6 +28,7 @@
 
 #define ANSWER_LIMIT_MS 2000u        /* for all together: they have been asked at the same time */
 #define ANSWER_LEAST_MS 200u         /* for each, whoever was waited for before it */
+#define MESSAGES_MAX 4096            /* of one process, which may be hostile */
 #define WORKERS (SEGMENT_LANES / 2u) /* as many as there can be */
 
 static void on_message(void *arg, const struct message *message, int *descriptors, uint32_t count)
@@ -77,14 +81,14 @@ static struct listener *listener_of(struct generation *generation, const struct 
     return more->sockets != NULL ? more : NULL;
 }
 
-/* Takes the descriptor over. What is no listening socket of a lane is closed. */
+/* Takes the descriptor over. What is no listening socket any more, or is one that we have, is closed. */
 static void listener_keep(struct generation *generation, uint32_t lane, int fd)
 {
     struct sockaddr_storage name;
     struct listener like = {.sockets = NULL}, *listener = NULL;
     socklen_t size = sizeof name, number = sizeof like.protocol;
 
-    if (lane < SEGMENT_LANES && getsockname(fd, (struct sockaddr *)&name, &size) == 0 &&
+    if (!listener_retired(fd) && getsockname(fd, (struct sockaddr *)&name, &size) == 0 &&
         endpoint_from_sockaddr(&like.address, (struct sockaddr *)&name, size) &&
         getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &like.protocol, &number) == 0)
         listener = listener_of(generation, &like);
@@ -94,23 +98,33 @@ static void listener_keep(struct generation *generation, uint32_t lane, int fd)
         close(fd);
 }
 
-/* false: two hold one lane. A taker counts as long as nobody says that it holds the lane already. */
+/* false: two hold one lane. */
 static bool lane_claim(struct master *self, struct child *child, uint32_t number, uint32_t state)
 {
     struct lane *lane = &self->lanes[number];
 
-    lane->deadline_ms = clock_now_ms() + HAND_OVER_LIMIT_MS;
     if (state == LANE_GIVING) {
         lane->giver = child;
+    } else if (state == LANE_TAKING) {
+        lane->taker = child;
     } else if (state == LANE_HELD) {
-        if (lane->owner != NULL && lane->served)
+        if (lane->owner != NULL)
             return false;
         lane->owner = child;
         lane->served = true;
-    } else if (state == LANE_TAKING && lane->owner == NULL) {
-        lane->owner = child;
     }
     return true;
+}
+
+/* The monitor has all sockets; of a worker those of lanes that it says it has. */
+static bool may_have(const struct master *self, const struct child *child, uint32_t number)
+{
+    const struct lane *lane;
+
+    if (number >= self->segment->lane_count)
+        return false;
+    lane = &self->lanes[number];
+    return child->role == PROCESS_MONITOR || lane->owner == child || lane->taker == child || lane->giver == child;
 }
 
 static bool take_in(struct master *self, struct child *child, const struct message *message, int *descriptors,
@@ -126,7 +140,7 @@ static bool take_in(struct master *self, struct child *child, const struct messa
         child->number = message->lanes[0] % WORKERS;
     }
     for (uint32_t i = 0; i < count; i++) {
-        if (message->kind == MESSAGE_LISTENERS && i < message->count)
+        if (message->kind == MESSAGE_LISTENERS && i < message->count && may_have(self, child, message->lanes[i]))
             listener_keep(child->generation, message->lanes[i], descriptors[i]);
         else
             close(descriptors[i]);
@@ -140,13 +154,15 @@ static bool hear(struct master *self, struct child *child, int connection, uint6
     struct message message = {.kind = MESSAGE_KINDS};
     int descriptors[MESSAGE_ITEMS], status;
 
-    while (message.kind != MESSAGE_READY) {
+    /* What it has said already counts, however late we are ourselves. */
+    for (int i = 0; message.kind != MESSAGE_READY; i++) {
         uint64_t now_ms = clock_now_ms();
         uint32_t count = 0;
 
-        if (now_ms >= deadline_ms)
+        if (i == MESSAGES_MAX)
             return false;
-        status = channel_receive(connection, &message, descriptors, &count, (int)(deadline_ms - now_ms));
+        status = channel_receive(connection, &message, descriptors, &count,
+                                 now_ms < deadline_ms ? (int)(deadline_ms - now_ms) : 0);
         if (status == -ETIMEDOUT || status == -EPIPE)
             return false;
         if (status == 0 && !take_in(self, child, &message, descriptors, count))
@@ -175,8 +191,10 @@ static void lanes_forget(struct master *self, const struct child *child)
     for (uint32_t i = 0; i < self->segment->lane_count; i++) {
         if (self->lanes[i].giver == child)
             self->lanes[i].giver = NULL;
+        if (self->lanes[i].taker == child)
+            self->lanes[i].taker = NULL;
         if (self->lanes[i].owner == child)
-            self->lanes[i] = (struct lane){.giver = self->lanes[i].giver};
+            self->lanes[i] = (struct lane){.giver = self->lanes[i].giver, .taker = self->lanes[i].taker};
     }
 }
 
@@ -239,11 +257,37 @@ static struct generation *generation_of_strangers(void)
     return generation;
 }
 
+/* Nobody but us knows of it: the lane's holder was never asked to give. When that one dies, it would take the lane
+ * behind our back. */
+static void taker_end(struct child *taker)
+{
+    struct pollfd ended = {.fd = taker->pidfd, .events = POLLIN};
+
+    child_kill(taker);
+    (void)poll(&ended, 1, (int)HAND_OVER_LIMIT_MS);
+}
+
+/* Who has which lane, now that all have spoken. A taker has it as soon as its giver has given it. */
+static void lanes_settle(struct master *self)
+{
+    for (uint32_t i = 0; i < self->segment->lane_count; i++) {
+        struct lane *lane = &self->lanes[i];
+
+        if (lane->taker != NULL && lane->owner == NULL)
+            lane->owner = lane->taker;
+        else if (lane->taker != NULL)
+            taker_end(lane->taker);
+        lane->taker = NULL;
+    }
+    for (uint32_t i = 0; i < self->segment->lane_count; i++)
+        self->lanes[i].deadline_ms = clock_now_ms() + HAND_OVER_LIMIT_MS;
+}
+
 static int adopt_all(struct master *self, struct survivor *found, int count, struct error *error)
 {
     struct generation *generation = generation_of_strangers();
     uint64_t deadline_ms = clock_now_ms() + ANSWER_LIMIT_MS;
-    int adopted = 0;
+    int adopted = 0, status = 0;
 
     if (generation == NULL)
         return error_set(error, -ENOMEM, "no memory for the processes of the last master");
@@ -251,14 +295,22 @@ static int adopt_all(struct master *self, struct survivor *found, int count, str
     for (int i = 0; i < count; i++) {
         uint64_t least_ms = clock_now_ms() + ANSWER_LEAST_MS;
 
+        if (status < 0) {
+            survivor_let_go(&found[i]);
+            continue;
+        }
         if (adopt(self, generation, &found[i], deadline_ms > least_ms ? deadline_ms : least_ms)) {
             adopted++;
             continue;
         }
         log_write(&self->log, LOG_WARNING, "process %d of the last master does not answer: killed", (int)found[i].pid);
-        survivors_end(self->folder, &found[i], 1, 0);
-        process_end(self->segment, found[i].slot);
+        status = survivors_end(self->folder, &found[i], 1, 0, error);
+        if (status == 0)
+            process_end(self->segment, found[i].slot);
     }
+    if (status < 0)
+        return status;
+    lanes_settle(self);
     log_write(&self->log, LOG_INFO, "the last master has died: %d processes that have served on are taken over",
               adopted);
     return 0;
@@ -283,7 +335,9 @@ int adoption_open(struct master *self, const struct segment_shape *shape, struct
     if (count > 0 && status < 0) {
         log_write(&self->log, LOG_WARNING, "the last master's processes cannot be taken over and are ended: %s",
                   error->what);
-        survivors_end(self->folder, found, count, STOP_LIMIT_MS);
+        status = survivors_end(self->folder, found, count, STOP_LIMIT_MS, error);
+        if (status < 0)
+            return status;
         count = 0;
     }
     if (count == 0)
@@ -312,6 +366,7 @@ void adoption_abandon(struct master *self)
         channel_close(child->channel);
         uv_close((uv_handle_t *)&child->ended, on_handle_closed);
     }
+    memset(self->lanes, 0, self->segment->lane_count * sizeof *self->lanes); /* they were its owners */
     self->running = NULL;
     generation_release(self, generation);
 }

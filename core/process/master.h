@@ -81,6 +81,7 @@ struct generation {
 struct lane {
     struct child *owner;  /* holds it, or is taking it; NULL: nobody */
     struct child *giver;  /* still has to give it to owner */
+    struct child *taker;  /* adoption alone: says that it is taking it */
     uint64_t deadline_ms; /* for the giver; without one, for the owner that is taking it */
     bool served;          /* owner said TAKEN */
 };

@@ -2,6 +2,7 @@
 #include "process/next_master.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -44,6 +45,7 @@ int next_master_open(struct next_master **out, uv_loop_t *loop, int fd, uid_t ui
     }
     *self = (struct next_master){.fd = fd, .uid = uid, .came = came, .arg = arg};
     self->poll.data = self;
+    (void)fcntl(fd, F_SETFD, FD_CLOEXEC); /* what a plugin starts must not keep it */
     /* Here and not where it was bound: the kernel names to who connects the process that has called listen. */
     status = listen(fd, 4) < 0 ? -errno : uv_poll_init(loop, &self->poll, fd);
     if (status < 0) {

@@ -113,6 +113,8 @@ static void dismiss_idle(struct master *self)
 
 static void settled(struct master *self)
 {
+    if (self->running == NULL || self->stopping)
+        return;
     dismiss_idle(self);
     if (lanes_all_served(self))
         reload_lanes_served(self);

@@ -2,6 +2,7 @@
 /* Happy path: the folder is read, each socket in it is connected to, the kernel says who listens there.
  * Fails: nobody listens there any more (ECONNREFUSED) -> that process is dead, its name is removed
  *        it dies between connect and pidfd            -> its connection is at its end: dead as well
+ *        anything else                                -> an error: one that may live is not taken for dead
  *        it is stopped or hangs                       -> connected all the same; who waits for its words sets the limit
  * Paths go by /proc/self/fd: the folder's own may be longer than a socket's name can be. */
 #include "process/survivors.h"
@@ -95,33 +96,64 @@ void survivor_let_go(struct survivor *survivor)
     survivor->connection = survivor->pidfd = -1;
 }
 
-/* false: nobody lives there. */
-static bool survivor_connect(struct survivor *out, int folder, uint32_t slot)
+static int not_known(uint32_t slot, int code, struct error *error)
+{
+    return error_set(error, code, "cannot tell whether the process of " NAME_BEFORE "%u" NAME_AFTER " lives: %s", slot,
+                     strerror(-code));
+}
+
+/* 1: it lives, 0: it is dead. Negative: neither is certain, error is set. */
+static int survivor_connect(struct survivor *out, int folder, uint32_t slot, struct error *error)
 {
     struct sockaddr_un address;
     struct ucred peer;
     socklen_t size = sizeof peer;
+    int code = 0;
 
     *out = (struct survivor){.slot = slot, .pidfd = -1};
     address_of(&address, folder, slot);
     out->connection = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    /* of the process that has called listen */
-    if (out->connection >= 0 && connect(out->connection, (struct sockaddr *)&address, sizeof address) == 0 &&
-        getsockopt(out->connection, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && peer.pid > 0) {
-        out->pid = peer.pid;
+    if (out->connection < 0 || connect(out->connection, (struct sockaddr *)&address, sizeof address) < 0) {
+        code = errno == ECONNREFUSED || errno == ENOENT ? 0 : not_known(slot, -errno, error);
+    } else if (getsockopt(out->connection, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0 || peer.pid <= 0) {
+        code = not_known(slot, -ESRCH, error); /* in another pid namespace */
+    } else {
+        out->pid = peer.pid; /* of the process that has called listen */
         out->pidfd = pidfd_open(peer.pid, 0);
+        if (out->pidfd < 0 && errno != ESRCH)
+            code = not_known(slot, -errno, error);
+        else if (out->pidfd >= 0 && !has_hung_up(out->connection))
+            return 1;
     }
-    if (out->pidfd >= 0 && !has_hung_up(out->connection))
-        return true;
     survivor_let_go(out);
-    return false;
+    return code;
+}
+
+static int find_all(DIR *files, int folder, struct survivor found[SEGMENT_PROCESSES], struct error *error)
+{
+    const struct dirent *file;
+    int count = 0;
+
+    while ((file = readdir(files)) != NULL && count < (int)SEGMENT_PROCESSES) {
+        uint32_t slot = slot_of(file->d_name);
+        int lives = slot != SEGMENT_NO_INDEX ? survivor_connect(&found[count], folder, slot, error) : 0;
+
+        if (lives < 0) {
+            while (count > 0)
+                survivor_let_go(&found[--count]);
+            return lives;
+        }
+        count += lives;
+        if (lives == 0 && slot != SEGMENT_NO_INDEX)
+            survivor_forget(folder, slot);
+    }
+    return count;
 }
 
 int survivors_find(int folder, struct survivor found[SEGMENT_PROCESSES], struct error *error)
 {
-    int copy = openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), count = 0;
+    int copy = openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), count;
     DIR *files = copy >= 0 ? fdopendir(copy) : NULL;
-    const struct dirent *file;
 
     if (files == NULL) {
         error_set(error, -errno, "cannot read the state folder: %s", strerror(errno));
@@ -129,16 +161,7 @@ int survivors_find(int folder, struct survivor found[SEGMENT_PROCESSES], struct 
             close(copy);
         return error->code;
     }
-    while ((file = readdir(files)) != NULL && count < (int)SEGMENT_PROCESSES) {
-        uint32_t slot = slot_of(file->d_name);
-
-        if (slot == SEGMENT_NO_INDEX)
-            continue;
-        if (survivor_connect(&found[count], folder, slot))
-            count++;
-        else
-            survivor_forget(folder, slot);
-    }
+    count = find_all(files, folder, found, error);
     closedir(files);
     return count;
 }
@@ -158,10 +181,11 @@ static bool wait_end(int pidfd, uint64_t deadline_ms)
     }
 }
 
-void survivors_end(int folder, struct survivor *found, int count, int limit_ms)
+int survivors_end(int folder, struct survivor *found, int count, int limit_ms, struct error *error)
 {
     const struct message stop = {.kind = MESSAGE_STOP};
     uint64_t deadline_ms = clock_now_ms() + (uint64_t)limit_ms;
+    int status = 0;
 
     for (int i = 0; i < count; i++)
         if (found[i].connection >= 0)
@@ -171,8 +195,14 @@ void survivors_end(int folder, struct survivor *found, int count, int limit_ms)
             (void)pidfd_send_signal(found[i].pidfd, SIGKILL, NULL, 0);
     deadline_ms = clock_now_ms() + KILL_LIMIT_MS;
     for (int i = 0; i < count; i++) {
-        (void)wait_end(found[i].pidfd, deadline_ms);
-        survivor_forget(folder, found[i].slot);
+        if (wait_end(found[i].pidfd, deadline_ms)) {
+            survivor_forget(folder, found[i].slot);
+        } else {
+            status = error_set(error, -ETIMEDOUT, "process %d of the last master cannot be ended", (int)found[i].pid);
+            error_next(error, "end it by hand: kill -9 %d (a root without the capability KILL may not)",
+                       (int)found[i].pid);
+        }
         survivor_let_go(&found[i]);
     }
+    return status;
 }

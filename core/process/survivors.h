@@ -25,10 +25,11 @@ int survivor_socket(int folder, uint32_t slot, struct error *error);
 void survivor_forget(int folder, uint32_t slot);
 
 /* [who holds the master's lock] Connects to every one that lives, and removes the names of those that do not. Returns
- * how many; negative: error is set. */
+ * how many; negative: error is set, because one cannot be told dead from alive, and all keep their names. */
 int survivors_find(int folder, struct survivor found[SEGMENT_PROCESSES], struct error *error);
-/* Tells all to stop, waits, kills those that do not within limit_ms, waits for their end. Lets go of them, too. */
-void survivors_end(int folder, struct survivor *found, int count, int limit_ms);
+/* Tells all to stop, waits, kills those that do not within limit_ms, waits for their end, and lets go of them. Errors:
+ * -ETIMEDOUT one has not ended (no right to kill it, or the kernel keeps it); it keeps its name. */
+int survivors_end(int folder, struct survivor *found, int count, int limit_ms, struct error *error);
 void survivor_let_go(struct survivor *survivor); /* closes its descriptors; it is without a master again */
 
 #endif

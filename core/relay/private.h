@@ -175,7 +175,6 @@ void relay_start_reopening(struct relay *relay);
 
 /* listener.c */
 uint32_t listener_drops(int fd); /* what the kernel has dropped at this socket until now */
-bool listener_retired(int fd);
 void listener_count_drops(struct listener *listener, uint32_t drops); /* those that are new */
 
 /* lane.c */

@@ -59,6 +59,7 @@ void listener_hear(int fd);
 /* From here on what is sent to this address goes to whoever else listens there (a wildcard); what is in the queue stays
  * in it, for relay_give() to relay. */
 void listener_retire(int fd, const struct hp_endpoint *address);
+bool listener_retired(int fd);
 /* Octets of receive buffer that the kernel gave it. 0: not known. */
 uint32_t listener_buffer(int fd);
 
