@@ -277,7 +277,7 @@ static void say_copied(const struct error *why, const struct segment_carried *ca
 static int segment_renew(struct segment **out, int directory, const struct found *found,
                          const struct segment_header *header, struct log *log, struct error *error)
 {
-    struct segment_carried carried;
+    struct segment_carried carried = {0};
     struct segment *segment;
     int fd = -1, code = new_make(&fd, directory, header, error);
 
@@ -338,7 +338,7 @@ int segment_open(struct segment **out, int directory, const struct segment_shape
 {
     struct found found = {.fd = -1, .use = FOUND_NONE};
     struct segment_header header;
-    struct segment *segment;
+    struct segment *segment = NULL;
     uint8_t boot_id[16];
     int code = shape_check(shape, error);
 
@@ -360,7 +360,7 @@ int segment_open(struct segment **out, int directory, const struct segment_shape
         if (found.fd >= 0)
             close(found.fd);
     }
-    if (code < 0)
+    if (code < 0 || segment == NULL)
         return code;
     last_life_end(segment, NULL);
     *out = segment;

@@ -78,7 +78,7 @@ static void tables_attach(struct segment *self, char *base, const struct segment
 /* As segment_header_check, of the present layout alone. */
 static int header_check_present(const struct segment_header *header, uint64_t file_size, struct error *error)
 {
-    const struct segment_layout *layout;
+    const struct segment_layout *layout = NULL;
     int code = segment_header_check(header, file_size, &layout, error);
 
     if (code == 0 && layout != &segment_layout_present)
