@@ -5,14 +5,12 @@
  * Fails: nobody holds the lock -> such processes alone are there, or nobody at all: status 0
  *        it does not end       -> stopped, or it hangs: killed after STOP_LIMIT_MS, then what it leaves
  * The lock and not the control socket, because the monitor behind that may hang. */
-#include "base/clock.h"
 #include "cli/settings.h"
 #include "cli/verbs.h"
 #include "process/survivors.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -61,29 +59,17 @@ static int master_pid(const char *folder, pid_t *pid, struct error *error)
     return lock.l_pid > 0 ? 0 : error_next(error, "stop it there");
 }
 
-/* 1: it has ended, 0: not in time. */
-static int wait_end(int pidfd, int limit_ms)
-{
-    uint64_t deadline_ms = clock_now_ms() + (uint64_t)limit_ms, now_ms;
-    struct pollfd item = {.fd = pidfd, .events = POLLIN};
-
-    while ((now_ms = clock_now_ms()) < deadline_ms)
-        if (poll(&item, 1, (int)(deadline_ms - now_ms)) > 0)
-            return 1;
-    return 0;
-}
-
 static int send_and_wait(int pidfd, pid_t pid, struct error *error)
 {
     if (pidfd_send_signal(pidfd, SIGTERM, NULL, 0) < 0 && errno != ESRCH) {
         error_set(error, -errno, "cannot end the master, process %d: %s", (int)pid, strerror(errno));
         return error_next(error, "only root and the daemon's own user may stop it");
     }
-    if (wait_end(pidfd, STOP_LIMIT_MS))
+    if (pidfd_wait(pidfd, STOP_LIMIT_MS))
         return 0;
     fprintf(stderr, "homeport stop: the master, process %d, does not end: killing it\n", (int)pid);
     pidfd_send_signal(pidfd, SIGKILL, NULL, 0);
-    if (wait_end(pidfd, KILL_LIMIT_MS))
+    if (pidfd_wait(pidfd, KILL_LIMIT_MS))
         return 0;
     error_set(error, -ETIMEDOUT, "process %d cannot be killed", (int)pid);
     return error_next(error, pid == 1 ? "from inside a container nobody can: docker kill or podman kill it from outside"

@@ -20,7 +20,6 @@
 #include "process/survivors.h"
 #include "relay/relay.h"
 #include <errno.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -30,16 +29,6 @@
 #define ANSWER_LEAST_MS 200u         /* for each, whoever was waited for before it */
 #define MESSAGES_MAX 4096            /* of one process, which may be hostile */
 #define WORKERS (SEGMENT_LANES / 2u) /* as many as there can be */
-
-static void on_message(void *arg, const struct message *message, int *descriptors, uint32_t count)
-{
-    child_heard(arg, message, descriptors, count);
-}
-
-static void on_channel_closed(void *arg)
-{
-    child_lost(arg);
-}
 
 static void on_handle_closed(uv_handle_t *handle)
 {
@@ -62,12 +51,10 @@ static void on_ended(uv_poll_t *poll, int status, int events)
 /* Its place among the generation's listeners; NULL: no memory. */
 static struct listener *listener_of(struct generation *generation, const struct listener *like)
 {
-    struct listener *more;
+    struct listener *more = listener_find(generation, like);
 
-    for (uint32_t i = 0; i < generation->listener_count; i++)
-        if (generation->listeners[i].protocol == like->protocol &&
-            endpoint_equal(&generation->listeners[i].address, &like->address))
-            return &generation->listeners[i];
+    if (more != NULL)
+        return more;
     more = realloc(generation->listeners, (generation->listener_count + 1) * sizeof *more);
     if (more == NULL)
         return NULL;
@@ -201,7 +188,6 @@ static void lanes_forget(struct master *self, const struct child *child)
 /* On failure the survivor's descriptors are still the caller's, and the child is gone. */
 static int watch(struct master *self, struct child *child, const struct survivor *survivor)
 {
-    struct channel_events events = {child, on_message, on_channel_closed};
     struct error error = {0};
 
     child->ended.data = child;
@@ -210,7 +196,7 @@ static int watch(struct master *self, struct child *child, const struct survivor
         free(child);
         return -1;
     }
-    if (channel_open(&child->channel, self->loop, survivor->connection, &events, &error) < 0) {
+    if (child_connect(child, survivor->connection, &error) < 0) {
         lanes_forget(self, child);
         uv_close((uv_handle_t *)&child->ended, on_handle_closed);
         return -1;
@@ -261,10 +247,8 @@ static struct generation *generation_of_strangers(void)
  * behind our back. */
 static void taker_end(struct child *taker)
 {
-    struct pollfd ended = {.fd = taker->pidfd, .events = POLLIN};
-
     child_kill(taker);
-    (void)poll(&ended, 1, (int)HAND_OVER_LIMIT_MS);
+    (void)pidfd_wait(taker->pidfd, HAND_OVER_LIMIT_MS);
 }
 
 /* Who has which lane, now that all have spoken. A taker has it as soon as its giver has given it. */

@@ -51,8 +51,9 @@ static void say_failed(struct child *child, const char *text)
     reload_child_failed(child->master, child, &error);
 }
 
-void child_heard(struct child *child, const struct message *message, int *descriptors, uint32_t count)
+static void on_message(void *arg, const struct message *message, int *descriptors, uint32_t count)
 {
+    struct child *child = arg;
     struct master *master = child->master;
     bool about_lane = message->kind == MESSAGE_TAKEN || message->kind == MESSAGE_GIVEN;
     uint32_t used = 0;
@@ -73,8 +74,10 @@ void child_heard(struct child *child, const struct message *message, int *descri
         close(descriptors[used++]);
 }
 
-void child_lost(struct child *child)
+static void on_closed(void *arg)
 {
+    struct child *child = arg;
+
     /* It was told to stop: its plugins are being destroyed, and STOP_LIMIT_MS is for those that hang. */
     if (child->state == CHILD_LEAVING)
         return;
@@ -135,24 +138,20 @@ static int spawn(struct child *child, int channel, int next, struct error *error
     return spawn_role(self->loop, &child->process, arguments, descriptors, on_exit_event, error);
 }
 
-static void on_message(void *arg, const struct message *message, int *descriptors, uint32_t count)
+int child_connect(struct child *child, int fd, struct error *error)
 {
-    child_heard(arg, message, descriptors, count);
-}
+    struct channel_events events = {child, on_message, on_closed};
 
-static void on_closed(void *arg)
-{
-    child_lost(arg);
+    return channel_open(&child->channel, child->master->loop, fd, &events, error);
 }
 
 static int connect_and_spawn(struct child *child, struct error *error)
 {
-    struct channel_events events = {child, on_message, on_closed};
     int pair[2], status, next;
 
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
         return error_set(error, -errno, "cannot make a channel: %s", strerror(errno));
-    status = channel_open(&child->channel, child->master->loop, pair[0], &events, error);
+    status = child_connect(child, pair[0], error);
     if (status < 0) {
         close(pair[0]);
         close(pair[1]);

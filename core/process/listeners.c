@@ -45,10 +45,10 @@ static bool is_ours(const struct generation *generation, const struct hp_endpoin
     return false;
 }
 
-static const struct listener *find(const struct generation *generation, const struct listener *like)
+struct listener *listener_find(const struct generation *generation, const struct listener *like)
 {
     for (uint32_t i = 0; generation != NULL && i < generation->listener_count; i++) {
-        const struct listener *listener = &generation->listeners[i];
+        struct listener *listener = &generation->listeners[i];
 
         if (listener->protocol == like->protocol && endpoint_equal(&listener->address, &like->address))
             return listener;
@@ -70,7 +70,7 @@ static int open_lane(struct listener *listener, uint32_t lane, const struct list
 static int open_listener(struct listener *listener, const struct generation *before, uint32_t lanes,
                          struct error *error)
 {
-    const struct listener *kept = find(before, listener);
+    const struct listener *kept = listener_find(before, listener);
     bool deaf = !is_ours(before, &listener->address); /* else a wildcard of ours may serve what it would drop */
 
     listener->sockets = malloc(lanes * sizeof *listener->sockets);
@@ -115,7 +115,7 @@ void listeners_retire(const struct generation *generation, const struct generati
         const struct listener *listener = &generation->listeners[i];
 
         for (uint32_t lane = 0; lane < lanes && !endpoint_is_any(&listener->address); lane++)
-            if (find(after, listener) == NULL)
+            if (listener_find(after, listener) == NULL)
                 listener_retire(listener->sockets[lane], &listener->address);
     }
 }

@@ -116,6 +116,8 @@ void state_folder_close(struct master *self);
 
 /* listeners.c. Sockets that the generation before has for the same address are used again (dup). */
 int listeners_open(struct generation *generation, const struct generation *before, uint32_t lanes, struct error *error);
+/* The one with the same address and protocol; NULL: there is none. */
+struct listener *listener_find(const struct generation *generation, const struct listener *like);
 /* Those that the generation after has no more: others who listen there get what comes from here on. */
 void listeners_retire(const struct generation *generation, const struct generation *after, uint32_t lanes);
 void listeners_close(struct generation *generation, uint32_t lanes);
@@ -145,10 +147,9 @@ int generation_restore(struct master *self, const struct generation *generation,
 /* children.c */
 int child_start(struct master *self, struct generation *generation, enum process_role role, uint32_t number,
                 struct error *error);
-void child_heard(struct child *child, const struct message *message, int *descriptors, uint32_t count);
-void child_lost(struct child *child);                              /* its end of the channel is closed */
-void child_unlink(struct child *child);                            /* from the master's list */
-void child_ended(struct child *child, int64_t status, int number); /* reaped, or its pidfd says so */
+int child_connect(struct child *child, int fd, struct error *error); /* its channel; takes fd over unless it fails */
+void child_unlink(struct child *child);                              /* from the master's list */
+void child_ended(struct child *child, int64_t status, int number);   /* reaped, or its pidfd says so */
 void child_say(struct child *child, enum message_kind kind);
 void child_stop(struct child *child);
 void child_kill(struct child *child);

@@ -166,9 +166,9 @@ int survivors_find(int folder, struct survivor found[SEGMENT_PROCESSES], struct 
     return count;
 }
 
-/* false: not in time. */
-static bool wait_end(int pidfd, uint64_t deadline_ms)
+bool pidfd_wait(int pidfd, uint64_t limit_ms)
 {
+    uint64_t deadline_ms = clock_now_ms() + limit_ms;
     struct pollfd item = {.fd = pidfd, .events = POLLIN};
 
     for (;;) {
@@ -181,6 +181,13 @@ static bool wait_end(int pidfd, uint64_t deadline_ms)
     }
 }
 
+static uint64_t left_of(uint64_t deadline_ms)
+{
+    uint64_t now_ms = clock_now_ms();
+
+    return now_ms < deadline_ms ? deadline_ms - now_ms : 0;
+}
+
 int survivors_end(int folder, struct survivor *found, int count, int limit_ms, struct error *error)
 {
     const struct message stop = {.kind = MESSAGE_STOP};
@@ -191,11 +198,11 @@ int survivors_end(int folder, struct survivor *found, int count, int limit_ms, s
         if (found[i].connection >= 0)
             (void)send(found[i].connection, &stop, sizeof stop, MSG_DONTWAIT | MSG_NOSIGNAL);
     for (int i = 0; i < count; i++)
-        if (!wait_end(found[i].pidfd, deadline_ms))
+        if (!pidfd_wait(found[i].pidfd, left_of(deadline_ms)))
             (void)pidfd_send_signal(found[i].pidfd, SIGKILL, NULL, 0);
     deadline_ms = clock_now_ms() + KILL_LIMIT_MS;
     for (int i = 0; i < count; i++) {
-        if (wait_end(found[i].pidfd, deadline_ms)) {
+        if (pidfd_wait(found[i].pidfd, left_of(deadline_ms))) {
             survivor_forget(folder, found[i].slot);
         } else {
             status = error_set(error, -ETIMEDOUT, "process %d of the last master cannot be ended", (int)found[i].pid);

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "segment/layout.h"
+#include <stdbool.h>
 #include <sys/types.h>
 
 struct survivor {
@@ -30,6 +31,7 @@ int survivors_find(int folder, struct survivor found[SEGMENT_PROCESSES], struct 
 /* Tells all to stop, waits, kills those that do not within limit_ms, waits for their end, and lets go of them. Errors:
  * -ETIMEDOUT one has not ended (no right to kill it, or the kernel keeps it); it keeps its name. */
 int survivors_end(int folder, struct survivor *found, int count, int limit_ms, struct error *error);
+bool pidfd_wait(int pidfd, uint64_t limit_ms);   /* for the end of any process; false: not in time */
 void survivor_let_go(struct survivor *survivor); /* closes its descriptors; it is without a master again */
 
 #endif

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* homeport-load ROLE [--NAME VALUE]...: traffic for tests/bench/run, made and counted. */
+#include "arguments.h"
 #include "roles.h"
 
-#include <arpa/inet.h>
 #include <err.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -15,15 +15,6 @@ static const struct {
     const char *name;
     int (*run)(const struct role_options *options);
 } roles[] = {{"sink", role_sink}, {"drive", role_drive}, {"newflows", role_newflows}, {"hold", role_hold}};
-
-static uint32_t address_of(const char *text)
-{
-    struct in_addr address;
-
-    if (inet_pton(AF_INET, text, &address) != 1)
-        errx(2, "'%s' is no address", text);
-    return ntohl(address.s_addr);
-}
 
 static void hardware_of(uint8_t hardware[6], const char *text)
 {
@@ -45,16 +36,6 @@ static volatile uint64_t *count_map(const char *path)
     return map;
 }
 
-static double bounded(const char *name, const char *text, double first, double last)
-{
-    char *rest;
-    double value = strtod(text, &rest);
-
-    if (*text == '\0' || *rest != '\0' || value < first || value > last)
-        errx(2, "--%s takes a number from %g to %g, not '%s'", name, first, last, text);
-    return value;
-}
-
 static enum message_step step_of(const char *text)
 {
     if (strcmp(text, "ike") == 0)
@@ -64,30 +45,32 @@ static enum message_step step_of(const char *text)
     errx(2, "--begin takes ike or esp, not '%s'", text);
 }
 
-static void set_option(struct role_options *options, const char *name, const char *text)
+static void set_option(void *arg, const char *name, const char *text)
 {
+    struct role_options *options = arg;
+
     if (strcmp(name, "to") == 0)
-        options->to = address_of(text);
+        options->to = argument_address(text);
     else if (strcmp(name, "from") == 0)
-        options->from = address_of(text);
+        options->from = argument_address(text);
     else if (strcmp(name, "device") == 0)
         options->device = text;
     else if (strcmp(name, "hardware") == 0)
         hardware_of(options->hardware, text);
     else if (strcmp(name, "port") == 0)
-        options->port = (uint16_t)bounded(name, text, 1, 65535);
+        options->port = (uint16_t)argument_number(name, text, 1, 65535);
     else if (strcmp(name, "flows") == 0)
-        options->flows = (uint32_t)bounded(name, text, 1, 60000);
+        options->flows = (uint32_t)argument_number(name, text, 1, 60000);
     else if (strcmp(name, "window") == 0)
-        options->window = (uint32_t)bounded(name, text, 1, 1000);
+        options->window = (uint32_t)argument_number(name, text, 1, 1000);
     else if (strcmp(name, "size") == 0)
-        options->size = (uint32_t)bounded(name, text, MESSAGE_HEAD, 1472);
+        options->size = (uint32_t)argument_number(name, text, MESSAGE_HEAD, 1472);
     else if (strcmp(name, "seconds") == 0)
-        options->seconds = bounded(name, text, 0.1, 3600);
+        options->seconds = argument_number(name, text, 0.1, 3600);
     else if (strcmp(name, "warmup") == 0)
-        options->warmup = bounded(name, text, 0, 60);
+        options->warmup = argument_number(name, text, 0, 60);
     else if (strcmp(name, "keepalive") == 0)
-        options->keepalive = bounded(name, text, 1, 3600);
+        options->keepalive = argument_number(name, text, 1, 3600);
     else if (strcmp(name, "begin") == 0)
         options->begin = step_of(text);
     else if (strcmp(name, "count") == 0)
@@ -110,13 +93,7 @@ int main(int argc, char **argv)
                                    .warmup = 1,
                                    .keepalive = 20};
 
-    if (argc < 2 || argc % 2 != 0)
-        errx(2, "usage: homeport-load sink|drive|newflows|hold [--NAME VALUE]...");
-    for (int i = 2; i < argc; i += 2) {
-        if (strncmp(argv[i], "--", 2) != 0)
-            errx(2, "what is '%s'?", argv[i]);
-        set_option(&options, argv[i] + 2, argv[i + 1]);
-    }
+    arguments_read(argc, argv, "homeport-load sink|drive|newflows|hold [--NAME VALUE]...", set_option, &options);
     for (size_t i = 0; i < sizeof roles / sizeof roles[0]; i++) {
         if (strcmp(argv[1], roles[i].name) == 0)
             return roles[i].run(&options);

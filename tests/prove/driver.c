@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* homeport-prove ROLE [--NAME VALUE]...: traffic for tests/prove/run. roles.h says what the options mean. */
+#include "arguments.h"
 #include "roles.h"
 
-#include <arpa/inet.h>
 #include <err.h>
 #include <stddef.h>
 #include <stdlib.h>
@@ -29,25 +29,6 @@ static const struct {
     {"salt", offsetof(struct role_options, salt), 1, UINT32_MAX},
 };
 
-static double bounded(const char *name, const char *text, double first, double last)
-{
-    char *rest;
-    double value = strtod(text, &rest);
-
-    if (*text == '\0' || *rest != '\0' || value < first || value > last)
-        errx(2, "--%s takes a number from %g to %g, not '%s'", name, first, last, text);
-    return value;
-}
-
-static uint32_t address_of(const char *text)
-{
-    struct in_addr address;
-
-    if (inet_pton(AF_INET, text, &address) != 1)
-        errx(2, "'%s' is no address", text);
-    return ntohl(address.s_addr);
-}
-
 /* "500,4500" */
 static void ports_of(uint16_t ports[2], const char *name, const char *text)
 {
@@ -57,15 +38,17 @@ static void ports_of(uint16_t ports[2], const char *name, const char *text)
     if (comma == NULL || (size_t)(comma - text) >= sizeof first)
         errx(2, "--%s takes two ports, not '%s'", name, text);
     memcpy(first, text, (size_t)(comma - text));
-    ports[0] = (uint16_t)bounded(name, first, 1, 65535);
-    ports[1] = (uint16_t)bounded(name, comma + 1, 1, 65535);
+    ports[0] = (uint16_t)argument_number(name, first, 1, 65535);
+    ports[1] = (uint16_t)argument_number(name, comma + 1, 1, 65535);
 }
 
-static void set_option(struct role_options *options, const char *name, const char *text)
+static void set_option(void *arg, const char *name, const char *text)
 {
+    struct role_options *options = arg;
+
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
         if (strcmp(name, numbers[i].name) == 0) {
-            uint32_t value = (uint32_t)bounded(name, text, numbers[i].first, numbers[i].last);
+            uint32_t value = (uint32_t)argument_number(name, text, numbers[i].first, numbers[i].last);
             memcpy((char *)options + numbers[i].at, &value, sizeof value);
             return;
         }
@@ -73,17 +56,17 @@ static void set_option(struct role_options *options, const char *name, const cha
     if (strcmp(name, "board") == 0)
         options->board = text;
     else if (strcmp(name, "to") == 0)
-        options->to = address_of(text);
+        options->to = argument_address(text);
     else if (strcmp(name, "from") == 0)
-        options->from = address_of(text);
+        options->from = argument_address(text);
     else if (strcmp(name, "ports") == 0)
         ports_of(options->ports, name, text);
     else if (strcmp(name, "own-ports") == 0)
         ports_of(options->own_ports, name, text);
     else if (strcmp(name, "rate") == 0)
-        options->rate = bounded(name, text, 1, 1e7);
+        options->rate = argument_number(name, text, 1, 1e7);
     else if (strcmp(name, "seconds") == 0)
-        options->seconds = bounded(name, text, 1, 86400);
+        options->seconds = argument_number(name, text, 1, 86400);
     else
         errx(2, "what is --%s?", name);
 }
@@ -106,13 +89,7 @@ int main(int argc, char **argv)
                                    .rate = 1000,
                                    .seconds = 60};
 
-    if (argc < 2 || argc % 2 != 0)
-        errx(2, "usage: homeport-prove load|flood|sink|bare [--NAME VALUE]...");
-    for (int i = 2; i < argc; i += 2) {
-        if (strncmp(argv[i], "--", 2) != 0)
-            errx(2, "what is '%s'?", argv[i]);
-        set_option(&options, argv[i] + 2, argv[i + 1]);
-    }
+    arguments_read(argc, argv, "homeport-prove load|flood|sink|bare [--NAME VALUE]...", set_option, &options);
     if (options.board == NULL && strcmp(argv[1], "bare") != 0)
         errx(2, "--board is missing");
     signal(SIGTERM, end);

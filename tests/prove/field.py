@@ -245,13 +245,18 @@ def account(claims, field, port_changes=None):
         claims.none("source ports changed", sink.port_changed)
 
 
+def lost(field):
+    """(requests, answers) so far."""
+    sink, load = field.boards["sink"], field.boards["load"]
+    return load.sent - sink.received, sink.answered - sink.probes - load.received
+
+
 def losses(claims, field, before):
     """Where what was lost was lost, by everybody's own books. before: (counters(), kernel()) of the start."""
-    sink, load = field.boards["sink"], field.boards["load"]
     now, udp = counters(field), kernel()
     refused = {name: now[name] - before[0][name] for name in now if re.match("(refused|dropped)_", name)}
     queue = refused.pop("dropped_socket_queue")
-    said, heard = load.sent - sink.received, sink.answered - sink.probes - load.received
+    said, heard = lost(field)
     closed = udp["NoPorts"] - before[1]["NoPorts"]
     claims.figure("requests lost", said)
     claims.figure("  in a listener's queue", queue)

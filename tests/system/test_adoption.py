@@ -55,8 +55,10 @@ def start_again(site):
     return site.daemon.wait_ready()
 
 
-def ends(site, pids):
-    wait_for(lambda: not [pid for pid, fields, _ in processes() if pid in pids and fields[0] != "Z"], 10,
+def successor(site, pids):
+    """The next master, once nobody of those is left."""
+    start_again(site)
+    wait_for(lambda: not [pid for pid, fields, _ in processes() if pid in pids.values() and fields[0] != "Z"], 10,
              "the end of the processes that have been taken over")
 
 
@@ -92,8 +94,7 @@ def test_traffic_goes_on_without_a_master_and_through_its_successor_and_nothing_
             pids = kill_master(site)
             newcomer = site.client()
             assert newcomer.connect(), "a new client finds a server without a master"
-            start_again(site)
-            ends(site, pids.values())
+            successor(site, pids)
     assert silent == []
     after = cells(site)
     assert {flow: cell for flow, cell in after.items() if flow in before} == before
@@ -112,8 +113,7 @@ def test_no_process_descriptor_or_socket_is_left_over(site):
     first = wait_for(lambda: len(site.daemon.cli("status")["processes"]) == 4 and left(), 5, "a quiet start")
     for _ in range(4):
         pids = kill_master(site)
-        start_again(site)
-        ends(site, pids.values())
+        successor(site, pids)
         wait_for(lambda: left()[0] <= first[0] and left()[1] == first[1], 5, f"no more descriptors and files than {first}")
 
 
@@ -125,8 +125,7 @@ def test_a_worker_that_dies_without_a_master_is_served_again_after_the_next_star
     os.kill(pids["worker", 0], signal.SIGKILL)
     for client in clients:
         client.send_esp()  # waits in the queue of a lane that nobody reads, or is answered
-    start_again(site)
-    ends(site, pids.values())
+    successor(site, pids)
     assert all(client.informational() for client in clients)
     assert cells(site) == before
     assert "2 processes" in site.daemon.log()
@@ -139,8 +138,7 @@ def test_the_monitor_dies_as_well(site):
     pids = kill_master(site)
     os.kill(pids["monitor", 0], signal.SIGKILL)
     with talking(clients) as silent:
-        start_again(site)
-        ends(site, pids.values())
+        successor(site, pids)
     assert silent == []
     assert cells(site) == before
 
@@ -152,8 +150,7 @@ def test_monitor_and_a_worker_die_so_that_nobody_has_its_listening_sockets_any_m
     pids = kill_master(site)
     os.kill(pids["monitor", 0], signal.SIGKILL)
     os.kill(pids["worker", 1], signal.SIGKILL)
-    start_again(site)
-    ends(site, pids.values())
+    successor(site, pids)
     for client, home in zip(clients, homes):
         assert client.informational() and site.servers_of(client, "informational") == [home]
 
@@ -176,8 +173,7 @@ def test_one_that_is_stopped_is_killed_and_its_sessions_go_on(site):
     before = cells(site)
     pids = kill_master(site)
     os.kill(pids["worker", 1], signal.SIGSTOP)
-    start_again(site)
-    ends(site, pids.values())
+    successor(site, pids)
     assert f"process {pids['worker', 1]} of the last master does not answer: killed" in site.daemon.log()
     assert all(client.informational() for client in clients)
     assert cells(site) == before
@@ -202,8 +198,7 @@ def test_a_start_that_fails_leaves_them_as_they_are(site, bad):
     assert all(client.informational(timeout=5, tries=1) for client in clients)
     write_config(site.path, good)
     assert cells(site) == before, "the control socket still answers"
-    start_again(site)
-    ends(site, pids.values())
+    successor(site, pids)
     assert cells(site) == before
 
 
@@ -282,8 +277,7 @@ def test_another_capacity_waits_for_a_start_with_nobody_left(site):
     before = cells(site)
     pids = kill_master(site)
     write_config(site.path, config(site, affinity={"capacity": 100000}))
-    start_again(site)
-    ends(site, pids.values())
+    successor(site, pids)
     assert "other capacities take effect at the next start" in site.daemon.log()
     assert cells(site) == before and all(client.informational() for client in clients)
 
@@ -294,8 +288,7 @@ def test_a_damaged_segment_ends_them(site):
     pids = kill_master(site)
     with open(os.path.join(site.folder, "state", "segment"), "r+b") as file:
         file.write(b"not this")
-    start_again(site)
-    ends(site, pids.values())
+    successor(site, pids)
     assert "cannot be taken over and are ended" in site.daemon.log()
     assert connected(site, 2)
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The master alone is killed and started again under load; in every second round a worker dies in between."""
+"""The master alone is killed and started again under load; then the same with a worker killed in between."""
 import os
 import random
 import signal
 import time
 
-from field import Field, account, counters, descriptors, kernel
+from field import Field, account, counters, descriptors, kernel, lost
 from homeport import wait_for
 from prove import Claims, Row, percentile
 
@@ -34,7 +34,7 @@ def run(context):
     with Field(context, clients) as field:
         field.up()
         field.connect()
-        before, load, sink = kernel(), field.boards["load"], field.boards["sink"]
+        before = kernel()
         field.talk(context.rate())
         field.descriptors = descriptors(field.daemon.process.pid)
         took = [again(field, None) for _ in range(number)]
@@ -43,15 +43,15 @@ def run(context):
         claims.figure("  until the next one was ready, ms: median, at most",
                       f"{percentile(took, 50):.0f}, {max(took):.0f}")
         claims.figure("  descriptors of the first master, and at most of the last", field.descriptors)
-        claims.none("  requests lost", load.sent - sink.received)
-        claims.none("  answers lost", sink.answered - sink.probes - load.received)
+        for what, number_lost in zip(("requests", "answers"), lost(field)):
+            claims.none(f"  {what} lost", number_lost)
         field.talk(context.rate())
         for _ in range(number):
             again(field, dice.randrange(4))
         field.settle()
         claims.figure("with a worker killed before the next one came, times", number)
-        claims.figure("  requests lost by that", load.sent - sink.received)
-        claims.figure("  answers lost by that", sink.answered - sink.probes - load.received)
+        for what, number_lost in zip(("requests", "answers"), lost(field)):
+            claims.figure(f"  {what} lost by that", number_lost)
         claims.figure("  datagrams for ports that nobody had open", kernel()["NoPorts"] - before["NoPorts"])
         claims.none("cells that could not be bound", counters(field)["cells_unbindable"])
         account(claims, field)

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 
-from field import Field, account, counters, descriptors, kernel, losses, pss
+from field import Field, account, counters, descriptors, kernel, losses, lost, pss
 from homeport import binary, cli, foreign_plugin, plugin_folder, wait_for
 from prove import Claims, Row
 
@@ -173,9 +173,9 @@ def during_another(claims, field):
 def more_specific(claims, field, changes, rounds):
     """A listener that is more specific than the wildcard takes over half of the flows under load, and goes again. An
     answer that is on its way to a session of a service that goes finds nobody."""
-    load, sink, rate = field.boards["load"], field.boards["sink"], field.context.rate()
+    rate = field.context.rate()
     field.settle()
-    before = load.sent - sink.received, sink.answered - sink.probes - load.received
+    before = lost(field)
     field.talk(rate)
     for _ in range(rounds):
         for changes.specific in (True, False):
@@ -184,9 +184,9 @@ def more_specific(claims, field, changes, rounds):
             time.sleep(field.count / rate)  # for half of the flows to speak
     field.settle()
     claims.figure("a listener more specific than a wildcard came and went, times", rounds)
-    claims.none("  requests lost", load.sent - sink.received - before[0])
-    claims.figure("  answers lost on their way to a listener that went",
-                  sink.answered - sink.probes - load.received - before[1])
+    requests, answers = lost(field)
+    claims.none("  requests lost", requests - before[0])
+    claims.figure("  answers lost on their way to a listener that went", answers - before[1])
 
 
 def ended(claims, field):

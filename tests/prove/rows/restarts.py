@@ -5,7 +5,7 @@ import os
 import signal
 import time
 
-from field import Field, account, counters, descriptors, kernel
+from field import Field, account, counters, descriptors, kernel, lost
 from homeport import wait_for
 from prove import Claims, Row, percentile
 
@@ -47,7 +47,7 @@ def run(context):
     with Field(context, clients) as field:
         field.up()
         field.connect()
-        before, load, sink = kernel(), field.boards["load"], field.boards["sink"]
+        before = kernel()
         field.talk(context.rate())
         for name, end in (("killed", killed), ("stopped", stopped)):
             results = [again(field, end) for _ in range(number)]
@@ -61,8 +61,9 @@ def run(context):
         now, sessions = field.daemon.cli("status")["segment"], 2 * clients
         claims.figure("flows", sessions)
         claims.check(now["sessions"] == sessions, f"{now['sessions']} sessions of {sessions} are there")
-        claims.figure("requests lost while nobody was there", load.sent - sink.received)
-        claims.figure("answers lost", sink.answered - sink.probes - load.received)
+        requests, answers = lost(field)
+        claims.figure("requests lost while nobody was there", requests)
+        claims.figure("answers lost", answers)
         claims.figure("  datagrams for ports that nobody had open", kernel()["NoPorts"] - before["NoPorts"])
         claims.none("cells that could not be bound", counters(field)["cells_unbindable"])
         account(claims, field)
