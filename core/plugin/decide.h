@@ -57,6 +57,11 @@ void decide(struct decider *decider, const struct decision_request *request, str
 /* The key that derive_key gives for a flow without data. Its size, HP_NOTHING (no key, or select alone), HP_FAILED. */
 int32_t decider_explain(struct decider *decider, uint32_t service, const struct hp_endpoint *client,
                         const struct hp_endpoint *local, uint8_t key[HP_KEY_MAX]);
+/* What a record of the service lives by: plugin file and options, as a number that is another one when they change. 0:
+ * not to be told, because there is no derive_key. */
+uint64_t decider_settings(const struct decider *decider, uint32_t service);
+/* The record is that of the key which derive_key gives for the flow. */
+bool decider_record_is(struct decider *decider, const struct decision_request *request, uint32_t record);
 /* HP_DECIDE_ bits: the datagrams of live sessions that decide is to be asked about. */
 uint32_t decider_decides(const struct decider *decider, uint32_t service);
 /* observe, session_end and tick, where the plugin has them. */

@@ -179,8 +179,7 @@ void decider_close(struct decider *decider)
     free(decider);
 }
 
-/* NULL: the service has no profile, or nobody may call its plugin. */
-static struct instance *instance_of_service(const struct decider *decider, uint32_t service)
+struct instance *instance_of_service(const struct decider *decider, uint32_t service)
 {
     int32_t profile = decider->config->services[service].profile;
     struct instance *instance = profile >= 0 ? &decider->instances[profile] : NULL;

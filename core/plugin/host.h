@@ -74,6 +74,8 @@ void call_begin(struct call *call, const struct decider *decider, const struct i
 void instance_enter(struct instance *instance, enum plugin_operation operation, struct call *call);
 void instance_leave(struct instance *instance);
 bool instance_quarantined(const struct instance *instance);
+/* NULL: the service has no profile, or nobody may call its plugin. */
+struct instance *instance_of_service(const struct decider *decider, uint32_t service);
 
 /* The claim of hp_host, and the same for the key that derive_key gave. Only inside a call with a request. */
 int32_t claim_server(struct instance *instance, const struct hp_claim *claim);

@@ -10,6 +10,7 @@
  * A file that was opened stays open: its code may be running (dlclose is unsafe, and never called). */
 #include "plugin/negotiate.h"
 
+#include "base/hash.h"
 #include <dlfcn.h>
 #include <errno.h>
 #include <libgen.h>
@@ -23,6 +24,8 @@
 
 #define BINARY_SUFFIX "/core/homeport" /* where the build tree has the command */
 #define SEARCHED_MAX 384
+
+static const uint8_t file_key[16] = "homeport plugin";
 
 /* Folders in the order of the search. */
 struct search {
@@ -190,6 +193,22 @@ static const char *linker_text(const char *path)
     return strncmp(text, "cannot open shared object file: No such file", 44) == 0 ? "built for another machine" : text;
 }
 
+/* Before it is opened: a replacement at this very moment is taken for one that is still to come. */
+static uint64_t file_number(const char *path)
+{
+    struct stat file;
+    uint64_t parts[5];
+
+    if (stat(path, &file) < 0)
+        return 0;
+    parts[0] = file.st_dev;
+    parts[1] = file.st_ino;
+    parts[2] = (uint64_t)file.st_size;
+    parts[3] = (uint64_t)file.st_mtim.tv_sec;
+    parts[4] = (uint64_t)file.st_mtim.tv_nsec;
+    return hash_64(file_key, parts, sizeof parts);
+}
+
 static int open_file(void **out, const char *path, struct error *error)
 {
     const char *text;
@@ -254,6 +273,7 @@ int plugin_load(struct plugin **out, const char *name, const char *const *path, 
     status = find_file(self, name, path, path_count, root, error);
     if (status == 0 && root)
         status = check_safe(self->path, error);
+    self->file = file_number(self->path);
     if (status == 0)
         status = open_file(&handle, self->path, error);
     if (status == 0)

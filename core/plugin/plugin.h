@@ -25,6 +25,7 @@ const char *plugin_operation_name(uint32_t operation); /* any number is fine: it
 
 struct plugin { /* a loaded file */
     char path[512];
+    uint64_t file;               /* which file it is, and in which state: another number after a replacement */
     struct hp_plugin descriptor; /* our own copy, absent members zero (abi.md section 4) */
     char needs_note[128];        /* "" or what to say once at info level (its minor is newer) */
 };

@@ -181,7 +181,7 @@ static void lanes_forget(struct master *self, const struct child *child)
         if (self->lanes[i].taker == child)
             self->lanes[i].taker = NULL;
         if (self->lanes[i].owner == child)
-            self->lanes[i] = (struct lane){.giver = self->lanes[i].giver, .taker = self->lanes[i].taker};
+            self->lanes[i] = (struct lane){.giver = self->lanes[i].giver, .taker = self->lanes[i].taker, .left = -1};
     }
 }
 
@@ -213,7 +213,8 @@ static bool adopt(struct master *self, struct generation *generation, struct sur
 
     if (child == NULL)
         return false;
-    *child = (struct child){.master = self, .generation = generation, .slot = survivor->slot, .pid = survivor->pid};
+    *child = (struct child){
+        .master = self, .generation = generation, .slot = survivor->slot, .pid = survivor->pid, .keeper = -1};
     child->state = CHILD_READY;
     child->pidfd = -1;
     child->running = true;
@@ -300,10 +301,19 @@ static int adopt_all(struct master *self, struct survivor *found, int count, str
     return 0;
 }
 
+static void lanes_clear(struct master *self)
+{
+    for (uint32_t i = 0; i < self->segment->lane_count; i++)
+        self->lanes[i] = (struct lane){.left = -1};
+}
+
 static int lanes_make(struct master *self, struct error *error)
 {
     self->lanes = calloc(self->segment->lane_count, sizeof *self->lanes);
-    return self->lanes != NULL ? 0 : error_set(error, -ENOMEM, "no memory for lanes");
+    if (self->lanes == NULL)
+        return error_set(error, -ENOMEM, "no memory for lanes");
+    lanes_clear(self);
+    return 0;
 }
 
 int adoption_open(struct master *self, const struct segment_shape *shape, struct error *error)
@@ -350,7 +360,7 @@ void adoption_abandon(struct master *self)
         channel_close(child->channel);
         uv_close((uv_handle_t *)&child->ended, on_handle_closed);
     }
-    memset(self->lanes, 0, self->segment->lane_count * sizeof *self->lanes); /* they were its owners */
+    lanes_clear(self); /* they were its owners */
     self->running = NULL;
     generation_release(self, generation);
 }

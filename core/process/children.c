@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/pidfd.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -38,8 +39,10 @@ static void on_ready(struct child *child)
         reload_child_ready(child->master, child);
         return;
     }
-    if (child->role == PROCESS_MONITOR)
+    if (child->role == PROCESS_MONITOR) {
         child_say(child, MESSAGE_BEGIN);
+        child_calm(child);
+    }
     lanes_advance(child->master);
 }
 
@@ -99,6 +102,14 @@ static void on_process_closed(uv_handle_t *handle)
     free(handle->data);
 }
 
+/* It gives what it was asked for, and ends. */
+static void keeper_let_go(struct child *child)
+{
+    if (child->keeper >= 0)
+        close(child->keeper);
+    child->keeper = -1;
+}
+
 void child_ended(struct child *child, int64_t status, int number)
 {
     child->running = false;
@@ -108,6 +119,7 @@ void child_ended(struct child *child, int64_t status, int number)
     child->channel = NULL;
     survivor_forget(child->master->folder, child->slot);
     child_died(child, status, number);
+    keeper_let_go(child);
 }
 
 static void on_exit_event(uv_process_t *process, int64_t status, int number)
@@ -116,7 +128,7 @@ static void on_exit_event(uv_process_t *process, int64_t status, int number)
     uv_close((uv_handle_t *)process, on_process_closed);
 }
 
-static int spawn(struct child *child, int channel, int next, struct error *error)
+static int spawn(struct child *child, int channel, int next, int keeper, struct error *error)
 {
     struct master *self = child->master;
     const struct plan *plan = child->generation->plan;
@@ -126,7 +138,8 @@ static int spawn(struct child *child, int channel, int next, struct error *error
                          uid,        gid,
                          parent,     (char *)self->path,
                          NULL};
-    int descriptors[SPAWN_DESCRIPTORS] = {-1, 1, 2, channel, child->generation->source, self->segment->fd, -1, next};
+    int descriptors[SPAWN_DESCRIPTORS] = {-1, 1,    2,     channel, child->generation->source, self->segment->fd,
+                                          -1, next, keeper};
 
     snprintf(slot, sizeof slot, "%u", child->slot);
     snprintf(number, sizeof number, "%u", child->number);
@@ -147,7 +160,7 @@ int child_connect(struct child *child, int fd, struct error *error)
 
 static int connect_and_spawn(struct child *child, struct error *error)
 {
-    int pair[2], status, next;
+    int pair[2], keepers[2] = {-1, -1}, status, next;
 
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
         return error_set(error, -errno, "cannot make a channel: %s", strerror(errno));
@@ -157,14 +170,20 @@ static int connect_and_spawn(struct child *child, struct error *error)
         close(pair[1]);
         return status;
     }
+    if (child->role == PROCESS_WORKER)
+        (void)socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, keepers); /* without: it does not keep any */
+    child->keeper = keepers[0];
     next = survivor_socket(child->master->folder, child->slot, error);
-    status = next < 0 ? next : spawn(child, pair[1], next, error);
+    status = next < 0 ? next : spawn(child, pair[1], next, keepers[1], error);
     close(pair[1]);
+    if (keepers[1] >= 0)
+        close(keepers[1]);
     if (next >= 0)
         close(next);
     if (status < 0) {
         channel_close(child->channel);
         child->channel = NULL;
+        keeper_let_go(child);
         survivor_forget(child->master->folder, child->slot);
     }
     return status;
@@ -196,7 +215,7 @@ int child_start(struct master *self, struct generation *generation, enum process
     child->role = role;
     child->number = number;
     child->process.data = child;
-    child->pidfd = -1;
+    child->pidfd = child->keeper = -1;
     child->slot = free_slot(self);
     if (child->slot == SEGMENT_NO_INDEX) {
         free(child);
@@ -215,6 +234,8 @@ int child_start(struct master *self, struct generation *generation, enum process
     }
     child->running = true;
     child->pid = child->process.pid;
+    if (generation == self->next) /* prepared while others serve */
+        child_calm(child);
     child->started_ms = clock_now_ms();
     atomic_store(&self->segment->processes[child->slot].pid, child->pid);
     child->next = self->children;
@@ -224,6 +245,12 @@ int child_start(struct master *self, struct generation *generation, enum process
     else
         generation->workers[number] = child;
     return listeners_send(generation, child, self->segment->lane_count, error);
+}
+
+void child_calm(struct child *child)
+{
+    if (child->master->nice != NICE_NO_STEP && child->running)
+        (void)setpriority(PRIO_PROCESS, (id_t)child->pid, child->master->nice);
 }
 
 struct search {

@@ -29,6 +29,11 @@
 #define HAND_OVER_LIMIT_MS 2000u /* a holder that misses it is killed (design: lanes) */
 #define STOP_LIMIT_MS 3000u      /* processes told to stop are killed then */
 
+/* Whoever replaces the dead must not wait behind the living, who may keep every core busy: the master, and from its
+ * birth until it serves a process that replaces one, run at a nice value that is this much lower. */
+#define NICE_STEP 10
+#define NICE_NO_STEP 100
+
 struct master;
 struct generation;
 
@@ -45,6 +50,7 @@ struct child {
     int pidfd;            /* of an adopted one; else -1 */
     uv_poll_t ended;      /* likewise: readable when it has ended */
     pid_t pid;
+    int keeper; /* our end of its keeper's channel (relay/keeper.h); -1: none */
     struct channel *channel;
     bool running; /* not reaped yet */
     uint64_t started_ms;
@@ -82,6 +88,7 @@ struct lane {
     struct child *owner;  /* holds it, or is taking it; NULL: nobody */
     struct child *giver;  /* still has to give it to owner */
     struct child *taker;  /* adoption alone: says that it is taking it */
+    int left;             /* without owner: where its sockets come from, which a dead one has left; -1: nowhere */
     uint64_t deadline_ms; /* for the giver; without one, for the owner that is taking it */
     bool served;          /* owner said TAKEN */
 };
@@ -107,6 +114,7 @@ struct master {
     bool stopping, announced;   /* announced: it has said that it is ready */
     uint64_t stop_deadline_ms;
     int status; /* exit status */
+    int nice;   /* as we were started; NICE_NO_STEP: we may not go below it */
 };
 
 /* state_folder.c. Errors name cause and next step; -EBUSY: another daemon, with its pid. */
@@ -153,6 +161,7 @@ void child_ended(struct child *child, int64_t status, int number);   /* reaped, 
 void child_say(struct child *child, enum message_kind kind);
 void child_stop(struct child *child);
 void child_kill(struct child *child);
+void child_calm(struct child *child); /* from here on as urgent as everybody */
 void children_reap_strangers(struct master *self);
 const char *child_name(const struct child *child, char text[32]);
 

@@ -13,7 +13,8 @@ enum {                    /* descriptors of a started process */
        SPAWN_SEGMENT = 5, /* worker, monitor */
        SPAWN_CONTROL = 6, /* monitor: the listening control socket */
        SPAWN_NEXT = 7,    /* worker, monitor: its socket for the next master (survivors.h) */
-       SPAWN_DESCRIPTORS = 8
+       SPAWN_KEEPER = 8,  /* worker: its keeper's channel to the master (relay/keeper.h) */
+       SPAWN_DESCRIPTORS = 9
 };
 
 /* descriptors[0..SPAWN_DESCRIPTORS-1]: ours, to arrive at that number; -1: none (0 is then /dev/null). process->data is

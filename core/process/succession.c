@@ -7,7 +7,8 @@
  *
  * Fails:
  * - we die on the way: giver and taker go on alone, and tell the next master how far they have come (adoption.c)
- * - nobody holds the lane (start, crash): TAKE without a pair
+ * - nobody holds the lane (start): TAKE without a pair
+ * - the holder has died: TAKE with a pair whose other end its keeper has, if there is one: else as at a start
  * - the holder dies while giving: the pair's end of file tells the taker, which takes what is in the segment; nothing
  *   to do here
  * - the taker dies while taking: the giver notices and says GIVEN; only then the lane is without holder and the taker's
@@ -18,6 +19,7 @@
 #include "process/master.h"
 
 #include "base/clock.h"
+#include "relay/keeper.h"
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -78,7 +80,10 @@ static void lane_advance(struct master *self, uint32_t number)
     lane->owner = taker;
     lane->served = false;
     lane->deadline_ms = clock_now_ms() + HAND_OVER_LIMIT_MS;
-    say_lane(taker, MESSAGE_TAKE, number, -1);
+    say_lane(taker, MESSAGE_TAKE, number, lane->left);
+    if (lane->left >= 0)
+        close(lane->left);
+    lane->left = -1;
 }
 
 void lanes_advance(struct master *self)
@@ -121,11 +126,18 @@ static void settled(struct master *self)
 }
 
 /* A worker takes its lanes one after the other: it is late when none of them gets on. */
-static void more_time(struct master *self, const struct child *taker)
+static void more_time(struct master *self, struct child *taker)
 {
-    for (uint32_t i = 0; i < self->segment->lane_count; i++)
-        if (self->lanes[i].owner == taker && self->lanes[i].giver == NULL && !self->lanes[i].served)
-            self->lanes[i].deadline_ms = clock_now_ms() + HAND_OVER_LIMIT_MS;
+    bool waits = false;
+
+    for (uint32_t i = 0; i < self->segment->lane_count; i++) {
+        if (self->lanes[i].owner != taker || self->lanes[i].giver != NULL || self->lanes[i].served)
+            continue;
+        self->lanes[i].deadline_ms = clock_now_ms() + HAND_OVER_LIMIT_MS;
+        waits = true;
+    }
+    if (!waits)
+        child_calm(taker);
 }
 
 void lanes_taken(struct master *self, struct child *child, uint32_t lane)
@@ -148,6 +160,21 @@ void lanes_given(struct master *self, struct child *child, uint32_t lane)
     settled(self);
 }
 
+/* The sockets of a lane whose holder has died; -1: nobody has kept them. */
+static int ask_keeper(const struct child *dead, uint32_t lane)
+{
+    int pair[2], status;
+
+    if (dead->keeper < 0 || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
+        return -1;
+    status = keeper_ask(dead->keeper, lane, pair[1]);
+    close(pair[1]);
+    if (status == 0)
+        return pair[0];
+    close(pair[0]);
+    return -1;
+}
+
 void lanes_child_died(struct master *self, struct child *child)
 {
     for (uint32_t i = 0; i < self->segment->lane_count; i++) {
@@ -158,6 +185,7 @@ void lanes_child_died(struct master *self, struct child *child)
         if (self->lanes[i].owner == child) {
             self->lanes[i].owner = NULL;
             self->lanes[i].served = false;
+            self->lanes[i].left = ask_keeper(child, i);
         }
     }
     lanes_advance(self);

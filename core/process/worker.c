@@ -11,6 +11,7 @@
  *   replacement tries again */
 #include "plugin/decide.h"
 #include "process/role.h"
+#include "process/spawn.h"
 #include "relay/relay.h"
 
 #include "base/clock.h"
@@ -22,6 +23,7 @@
 struct worker {
     struct role role;
     struct decider *decider;
+    struct keeper *keeper;
     struct relay *relay;
     bool stopping;
     int status;
@@ -145,13 +147,17 @@ static void on_second(struct role *role)
 static int open_relay(struct worker *self, struct error *error)
 {
     struct role *role = &self->role;
-    int status = decider_open(&self->decider, role->config, role->topology, role->segment, role->slot, role->root,
-                              &role->log, error);
+    int status;
+
+    if (keeper_open(&self->keeper, role->segment, SPAWN_KEEPER, error) < 0)
+        log_failure(&role->log, LOG_WARNING, error);
+    status = decider_open(&self->decider, role->config, role->topology, role->segment, role->slot, role->root,
+                          &role->log, error);
 
     if (status < 0)
         return status;
-    return relay_open(&self->relay, &role->loop, role->config, role->topology, self->decider, role->segment, role->slot,
-                      &role->log, error);
+    return relay_open(&self->relay, &role->loop, role->config, role->topology, self->decider, role->segment,
+                      self->keeper, role->slot, &role->log, error);
 }
 
 int worker_main(char **argv)
@@ -173,6 +179,7 @@ int worker_main(char **argv)
         role_run(&self.role);
     }
     decider_close(self.decider);
+    keeper_close(self.keeper);
     role_close(&self.role);
     return self.status;
 }

@@ -6,30 +6,20 @@
  *        the giver is gone     -> end of file does for DONE, once its parent has said that it is dead: its end of the
  *                                 pair may just have been lost on the way to it; sockets that did not come are opened
  *        a message is nonsense -> its sockets are closed, the rest counts
+ *        the giver was killed  -> its keeper sends them (keeper.c), or does not within KEEPER_LIMIT_MS: as above
  *        the taker runs out of descriptors -> the kernel cuts the message; those sockets are opened when needed
  *        the queue is full     -> the loop waits for room; too many descriptors in flight: a look each millisecond */
 #include "relay/private.h"
+#include "relay/socket_message.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#define HANDOVER_MAGIC 0x656e616cu /* "lane" */
-#define HANDOVER_ROWS 250u         /* the kernel takes 253 descriptors a message */
 #define HANDOVER_RETRY_MS 1u
-
-enum handover_kind { HANDOVER_SOCKETS, HANDOVER_DONE };
-struct handover_message {
-    uint32_t magic, kind, count, lane;
-    uint32_t rows[HANDOVER_ROWS];
-};
-#define HANDOVER_HEAD offsetof(struct handover_message, rows)
-
-union handover_control {
-    struct cmsghdr align;
-    uint8_t space[CMSG_SPACE(HANDOVER_ROWS * sizeof(int))];
-};
+#define KEEPER_LIMIT_MS                                                                                                \
+    1000u /* a dead holder's keeper that is slower is stopped or lost; its sockets are opened anew */
 
 struct transfer {
     struct relay *relay;
@@ -115,61 +105,40 @@ static void transfer_done(struct transfer *transfer)
 /* ---- giver ---- */
 
 /* Fills the message from the first row that has not been sent; returns the row to go on with. */
-static uint32_t message_fill(const struct transfer *transfer, struct handover_message *message, int *descriptors)
+static uint32_t message_fill(const struct transfer *transfer, struct socket_message *message, int *descriptors)
 {
     const struct lane *lane = transfer->lane;
     uint32_t row = transfer->row;
 
-    *message = (struct handover_message){.magic = HANDOVER_MAGIC, .kind = HANDOVER_SOCKETS, .lane = lane->number};
-    for (; row < lane->row_count && message->count < HANDOVER_ROWS; row++) {
-        if (lane->paths[row] == NULL || lane->paths[row]->watched.fd < 0)
+    *message = (struct socket_message){.kind = SOCKET_MESSAGE_SOCKETS, .lane = lane->number};
+    for (; row < lane->row_count && message->count < SOCKET_MESSAGE_ROWS; row++) {
+        int fd = lane->paths[row] != NULL ? lane->paths[row]->watched.fd : -1;
+        if (fd < 0 && lane->incoming != NULL)
+            fd = lane->incoming[row];
+        if (fd < 0)
             continue;
         message->rows[message->count] = row;
-        descriptors[message->count++] = lane->paths[row]->watched.fd;
+        descriptors[message->count++] = fd;
     }
     if (message->count == 0)
-        message->kind = HANDOVER_DONE;
+        message->kind = SOCKET_MESSAGE_DONE;
     return row;
-}
-
-static int message_send(int fd, const struct handover_message *message, const int *descriptors)
-{
-    union handover_control control = {0};
-    size_t size = message->count * sizeof *descriptors;
-    struct iovec iov = {.iov_base = (void *)(uintptr_t)message,
-                        .iov_len = HANDOVER_HEAD + message->count * sizeof message->rows[0]};
-    struct msghdr header = {.msg_iov = &iov, .msg_iovlen = 1};
-
-    if (message->count > 0) {
-        header.msg_control = &control;
-        header.msg_controllen = CMSG_SPACE(size);
-        struct cmsghdr *rights = CMSG_FIRSTHDR(&header);
-        rights->cmsg_level = SOL_SOCKET;
-        rights->cmsg_type = SCM_RIGHTS;
-        rights->cmsg_len = CMSG_LEN(size);
-        memcpy(CMSG_DATA(rights), descriptors, size);
-    }
-    while (sendmsg(fd, &header, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
-        if (errno != EINTR)
-            return -errno;
-    }
-    return 0;
 }
 
 static void on_retry(uv_timer_t *timer);
 
 static void give_some(struct transfer *transfer)
 {
-    struct handover_message message;
-    int descriptors[HANDOVER_ROWS];
+    struct socket_message message;
+    int descriptors[SOCKET_MESSAGE_ROWS];
     int status;
 
     do {
         uint32_t next = message_fill(transfer, &message, descriptors);
-        status = message_send(transfer->fd, &message, descriptors);
+        status = socket_message_send(transfer->fd, &message, descriptors, message.count);
         if (status == 0)
             transfer->row = next;
-    } while (status == 0 && message.kind != HANDOVER_DONE);
+    } while (status == 0 && message.kind != SOCKET_MESSAGE_DONE);
     if (status == -EAGAIN || status == -ENOBUFS)
         return; /* the loop says when there is room */
     if (status == -ETOOMANYREFS) {
@@ -243,7 +212,7 @@ int relay_give(struct relay *relay, uint32_t number, int peer, void (*given)(voi
 
 /* ---- taker ---- */
 
-static void descriptors_keep(struct lane *lane, const struct handover_message *message, const int *descriptors,
+static void descriptors_keep(struct lane *lane, const struct socket_message *message, const int *descriptors,
                              uint32_t count)
 {
     for (uint32_t i = 0; i < count; i++) {
@@ -251,50 +220,23 @@ static void descriptors_keep(struct lane *lane, const struct handover_message *m
         if (row >= lane->row_count || lane->incoming[row] >= 0)
             close(descriptors[i]);
         else
-            lane->incoming[row] = descriptors[i];
+            lane_keep_socket(lane, row, descriptors[i]);
     }
-}
-
-static uint32_t descriptors_read(struct msghdr *header, int *descriptors)
-{
-    uint32_t count = 0;
-
-    for (struct cmsghdr *rights = CMSG_FIRSTHDR(header); rights != NULL; rights = CMSG_NXTHDR(header, rights)) {
-        if (rights->cmsg_level != SOL_SOCKET || rights->cmsg_type != SCM_RIGHTS)
-            continue;
-        count = (uint32_t)((rights->cmsg_len - CMSG_LEN(0)) / sizeof *descriptors);
-        memcpy(descriptors, CMSG_DATA(rights), count * sizeof *descriptors);
-    }
-    return count;
-}
-
-static bool message_valid(const struct handover_message *message, size_t size, uint32_t lane)
-{
-    return size >= HANDOVER_HEAD && message->magic == HANDOVER_MAGIC && message->lane == lane &&
-           message->count <= HANDOVER_ROWS && message->kind <= HANDOVER_DONE &&
-           size == HANDOVER_HEAD + message->count * sizeof message->rows[0];
 }
 
 /* One message. 1: there may be more; 0: DONE; -EPIPE: the end; -EAGAIN. */
 static int take_one(struct transfer *transfer)
 {
-    struct handover_message message;
-    union handover_control control;
-    int descriptors[HANDOVER_ROWS];
-    struct iovec iov = {.iov_base = &message, .iov_len = sizeof message};
-    struct msghdr header = {
-        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
-    ssize_t size = recvmsg(transfer->fd, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    struct socket_message message;
+    int descriptors[SOCKET_MESSAGE_ROWS];
+    uint32_t count;
+    int status = socket_message_receive(transfer->fd, &message, descriptors, &count, false);
+    bool valid = status == 0 && message.lane == transfer->lane->number;
 
-    if (size < 0 && errno == EINTR)
-        return 1;
-    if (size < 0)
-        return errno == EAGAIN ? -EAGAIN : -EPIPE;
-    if (size == 0)
-        return -EPIPE;
-    bool valid = message_valid(&message, (size_t)size, transfer->lane->number);
-    descriptors_keep(transfer->lane, valid ? &message : NULL, descriptors, descriptors_read(&header, descriptors));
-    return valid && message.kind == HANDOVER_DONE ? 0 : 1;
+    descriptors_keep(transfer->lane, valid ? &message : NULL, descriptors, count);
+    if (status == -EPIPE || status == -EAGAIN)
+        return status;
+    return valid && message.kind == SOCKET_MESSAGE_DONE ? 0 : 1;
 }
 
 /* By the segment's word, which whoever has reaped it writes: until then it may hold the lane. */
@@ -380,5 +322,7 @@ int relay_take(struct relay *relay, uint32_t number, int peer, void (*taken)(voi
     transfer->arg = arg;
     lane->state = LANE_TAKING;
     uv_poll_start(&transfer->poll, UV_READABLE | UV_DISCONNECT, on_message);
+    if (!giver_lives(transfer)) /* it is its keeper that sends them */
+        uv_timer_start(&transfer->retry, on_giver_retry, KEEPER_LIMIT_MS, 0);
     return 0;
 }

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A lane in this process: what makes holding it possible, and how it is made again from the rows.
  *
- * Happy path: listeners are added, memory is prepared, the lane is held: epoch raised, each live row gets a path, the
- * sockets that came from the last holder are used on, the others are opened with their client's next datagram or some a
- * loop turn.
+ * Happy path: listeners are added, memory is prepared, the lane is held: epoch raised, each live row gets a path, and
+ * datagrams are read. A path's socket follows with its client's next datagram, or some a loop turn: the one that came
+ * from the last holder, or one that is opened anew.
  * Fails: a row's service or address is configured no more -> the session ends
  *        the servers' port of its service is another one -> the session ends
  *        two live rows of one flow                       -> the later one ends
@@ -46,19 +46,42 @@ static void index_key_of(const void *arg, uint32_t position, struct flow_key *ke
     memcpy(key->local, row->local, sizeof key->local);
 }
 
-/* Sockets that came for rows that nobody wants. */
-static void incoming_close(struct lane *lane)
+void lane_keep_socket(struct lane *lane, uint32_t position, int fd)
 {
-    for (uint32_t i = 0; lane->incoming != NULL && i < lane->row_count; i++)
-        if (lane->incoming[i] >= 0)
-            close(lane->incoming[i]);
+    keeper_note(lane->relay->keeper, &lane->rows[position], fd);
+    lane->incoming[position] = fd;
+}
+
+int lane_take_socket(struct lane *lane, const struct session_row *row)
+{
+    uint32_t position = (uint32_t)(row - lane->rows);
+    int fd = lane->incoming != NULL ? lane->incoming[position] : -1;
+
+    if (fd >= 0)
+        lane_keep_socket(lane, position, -1);
+    return fd;
+}
+
+/* Those of rows that nobody wants; all: none is wanted any more. */
+static void incoming_close(struct lane *lane, bool all)
+{
+    for (uint32_t i = 0; lane->incoming != NULL && i < lane->row_count; i++) {
+        int fd = all || lane->paths[i] == NULL ? lane_take_socket(lane, &lane->rows[i]) : -1;
+        if (fd >= 0)
+            close(fd);
+    }
+}
+
+static void incoming_free(struct lane *lane)
+{
+    incoming_close(lane, true);
     free(lane->incoming);
     lane->incoming = NULL;
 }
 
 static void lane_release(struct lane *lane)
 {
-    incoming_close(lane);
+    incoming_free(lane);
     free(lane->reopen);
     free(lane->free_rows);
     free(lane->paths);
@@ -79,7 +102,7 @@ int lane_prepare(struct lane *lane, struct error *error)
     if (lane->paths == NULL || lane->free_rows == NULL || lane->incoming == NULL ||
         flow_index_open(&lane->index, lane->row_count, lane->relay->secret) < 0) {
         free(lane->incoming);
-        lane->incoming = NULL;
+        lane->incoming = NULL; /* nothing is in it yet */
         lane_release(lane);
         return error_set(error, -ENOMEM, "no memory for lane %u", lane->number);
     }
@@ -182,9 +205,7 @@ static void row_adopt(struct lane *lane, uint32_t position)
     struct session_row *row = &lane->rows[position];
     struct listener *listener = lane_listener(lane, row);
     struct flow_key key;
-    int fd = lane->incoming[position];
 
-    lane->incoming[position] = -1;
     index_key_of(lane, position, &key);
     if (listener == NULL || row->server >= SEGMENT_SERVERS ||
         lane->relay->segment->servers[row->server].identity == 0) {
@@ -193,14 +214,11 @@ static void row_adopt(struct lane *lane, uint32_t position)
         row_refuse(lane, row, "port changed");
     } else if (flow_index_find(&lane->index, &key) != FLOW_NONE) {
         row_refuse(lane, row, "second row of one flow");
-    } else if (path_adopt(lane, row, listener, fd) == NULL) {
+    } else if (path_adopt(lane, row, listener) == NULL) {
         row_refuse(lane, row, "no memory");
     } else {
         relay_count(lane->relay, COUNTER_sessions_adopted, 1);
-        return;
     }
-    if (fd >= 0)
-        close(fd);
 }
 
 static int listeners_watch(struct lane *lane)
@@ -222,17 +240,24 @@ void lane_hold(struct lane *lane)
     for (uint32_t i = 0; i < lane->row_count; i++)
         if (session_is_live(&lane->rows[i]))
             row_adopt(lane, i);
-    incoming_close(lane);
-    for (uint32_t i = 0; i < lane->row_count; i++)
-        if (lane->paths[i] != NULL)
-            path_rekey(lane->paths[i]);
+    incoming_close(lane, false);
     list_free_rows(lane);
     list_closed_rows(lane);
     lane->state = LANE_HELD;
     if (listeners_watch(lane) < 0)
         log_write(relay->log, LOG_ERROR, "lane %u: a listener cannot be watched: %s", lane->number, strerror(errno));
-    if (lane->reopen_count > 0)
-        relay_start_reopening(relay);
+    lane->rekey_next = 0;
+    relay_catch_up(relay);
+}
+
+bool lane_rekey(struct lane *lane, uint32_t limit)
+{
+    for (; lane->rekey_next < lane->row_count && limit > 0; limit--) {
+        struct path *path = lane->paths[lane->rekey_next++];
+        if (path != NULL && !path_may_wait(path))
+            path_rekey(path);
+    }
+    return lane->rekey_next < lane->row_count;
 }
 
 bool lane_reopen(struct lane *lane, uint32_t limit)
@@ -251,6 +276,7 @@ bool lane_reopen(struct lane *lane, uint32_t limit)
     }
     if (lane->reopen_next < lane->reopen_count)
         return true;
+    incoming_free(lane);
     free(lane->reopen);
     lane->reopen = NULL;
     lane->reopen_next = lane->reopen_count = 0;

@@ -94,6 +94,8 @@ static int path_attach(struct path *path, int fd)
     status = relay_watch(path->lane->relay, &path->watched);
     if (status < 0)
         path->watched.fd = -1;
+    else
+        keeper_note(path->lane->relay->keeper, path->row, fd);
     return status;
 }
 
@@ -155,7 +157,7 @@ struct path *path_begin(const struct flow *flow, const struct decision *decision
     return path;
 }
 
-struct path *path_adopt(struct lane *lane, struct session_row *row, struct listener *listener, int fd)
+struct path *path_adopt(struct lane *lane, struct session_row *row, struct listener *listener)
 {
     struct hp_endpoint server = upstream_server(lane->relay->segment, row);
     struct path *path = path_make(lane, row, listener, &server);
@@ -164,15 +166,19 @@ struct path *path_adopt(struct lane *lane, struct session_row *row, struct liste
         return NULL;
     path->ask_again = true;
     path_enter(path);
-    if (fd >= 0 && (!upstream_is(fd, row->source_port, &server) || path_attach(path, fd) < 0))
-        close(fd);
     return path;
 }
 
 int path_open(struct path *path)
 {
-    int fd, status = upstream_open(&fd, path->row->source_port, &path->server);
+    int fd = lane_take_socket(path->lane, path->row), status = 0;
 
+    if (fd >= 0 && !upstream_is(fd, path->row->source_port, &path->server)) {
+        close(fd);
+        fd = -1;
+    }
+    if (fd < 0)
+        status = upstream_open(&fd, path->row->source_port, &path->server);
     if (status < 0)
         return status;
     status = path_attach(path, fd);
@@ -184,12 +190,17 @@ int path_open(struct path *path)
 static void path_close(struct path *path)
 {
     struct relay *relay = path->lane->relay;
+    int fd;
 
     if (path->watched.fd >= 0) {
         relay_unwatch(relay, &path->watched);
+        keeper_note(relay->keeper, path->row, -1);
         close(path->watched.fd);
         path->watched.fd = -1;
     }
+    fd = lane_take_socket(path->lane, path->row);
+    if (fd >= 0)
+        close(fd);
     path->lane->paths[path->row - path->lane->rows] = NULL;
     path->next = relay->buried;
     relay->buried = path;
@@ -234,6 +245,7 @@ void path_watch_record(struct path *path, const struct decision *decision)
         else if ((before & SESSION_PROVEN) != 0)
             flags |= SESSION_LEARNT;
     }
+    atomic_store_explicit(&row->settings, path->service->settings, memory_order_relaxed);
     atomic_store_explicit(&row->watch, decision->watch, memory_order_relaxed);
     atomic_store_explicit(&row->record, decision->record, memory_order_relaxed);
     atomic_store_explicit(&row->flags, flags | decision->flags | RELAY_ROW_DECIDED, memory_order_release);
@@ -307,6 +319,29 @@ void path_prove(struct path *path)
         path->esp_spi = 0; /* what was asked about before taught nothing */
 }
 
+/* As those by which it was decided. */
+static bool has_same_settings(const struct path *path)
+{
+    uint64_t settings = atomic_load_explicit(&path->row->settings, memory_order_relaxed);
+
+    return settings != 0 && settings == path->service->settings;
+}
+
+bool path_may_wait(const struct path *path)
+{
+    return has_same_settings(path) &&
+           atomic_load_explicit(&path->row->record, memory_order_relaxed) != SEGMENT_NO_INDEX;
+}
+
+/* The plugin would say again what it has said. */
+static bool is_settled(const struct path *path, const struct decision_request *request)
+{
+    struct record_ref ref;
+
+    return has_same_settings(path) && path_watched(path, &ref) &&
+           decider_record_is(path->lane->relay->decider, request, ref.index);
+}
+
 void path_ask_again(struct path *path, const struct decision_request *request)
 {
     const struct decision unwatched = {.record = SEGMENT_NO_INDEX};
@@ -314,6 +349,8 @@ void path_ask_again(struct path *path, const struct decision_request *request)
     struct record_ref ref;
 
     path->ask_again = false;
+    if (is_settled(path, request))
+        return;
     decide(path->lane->relay->decider, request, &decision);
     if (decision.server < 0) /* what would be refused is a new flow */
         return;
@@ -340,6 +377,8 @@ void path_rekey(struct path *path)
     uint8_t key[HP_KEY_MAX];
     struct record_ref ref;
 
+    if (!path->ask_again) /* a datagram was quicker */
+        return;
     memcpy(local.address, path->row->local, sizeof local.address);
     if ((flags & RELAY_ROW_DECIDED) == 0 || (!path_watched(path, &ref) && ref.index != SEGMENT_NO_INDEX))
         return; /* its next datagram finds that out */

@@ -9,15 +9,17 @@
 
 #include "relay/batch.h"
 #include "relay/flow_index.h"
+#include "relay/keeper.h"
 #include "relay/relay.h"
 #include "relay/run.h"
 #include "segment/record.h"
 #include "segment/session.h"
 
-#define RELAY_BUDGET 256u  /* datagrams read from one socket before the others have their turn */
-#define RELAY_TICK_MS 100u /* the sweep visits a tenth of the rows each time: every row once a second */
-#define RELAY_TICKS 10u
-#define RELAY_REOPEN 256u       /* sockets opened again per loop turn after a crash */
+#define RELAY_BUDGET 256u /* datagrams read from one socket before the others have their turn */
+#define RELAY_TICK_MS 25u /* the sweep visits a fortieth of the rows each time: every row once a second */
+#define RELAY_TICKS 40u
+#define RELAY_REOPEN 64u        /* sockets opened again per loop turn after a crash */
+#define RELAY_REKEY 128u        /* rows looked at per loop turn for another key */
 #define RELAY_PROBATION_S 10u   /* of a record that a proven session has claimed */
 #define RELAY_NO_SLOT UINT8_MAX /* end of a chain of slots of a vector */
 /* Row flag: watch and record are written. A holder that was killed before it came so far leaves it out. */
@@ -31,6 +33,7 @@ struct service { /* a UDP service of the configuration, by its position there */
     uint32_t position;
     uint32_t observes; /* HP_OBSERVE_ bits that its plugin wants */
     uint32_t decides;  /* HP_DECIDE_ bits */
+    uint64_t settings; /* decider_settings */
 };
 
 enum watched_kind { WATCHED_LISTENER, WATCHED_PATH };
@@ -92,9 +95,10 @@ struct lane {
     uint32_t *free_rows; /* a ring, longest free first: ended rows remember when their port was used last */
     uint32_t free_first, free_count;
     struct cells *cells;
-    int *incoming;    /* while taking, by row: sockets from the holder */
+    int *incoming;    /* by row: sockets from the last holder that are not used yet, else -1; NULL: none */
     uint32_t *reopen; /* rows whose socket is still closed, most recently used first; NULL: none */
     uint32_t reopen_next, reopen_count;
+    uint32_t rekey_next; /* the first row whose session was not asked about its key yet */
     struct lane *next;
 };
 
@@ -114,6 +118,7 @@ struct relay {
     struct decider *decider;
     struct segment *segment;
     struct process_slot *slot;
+    struct keeper *keeper; /* NULL: none */
     uint32_t self;
     struct log *log;
     struct service *services;
@@ -123,7 +128,7 @@ struct relay {
     int epoll;
     uv_poll_t ready;
     uv_timer_t tick;
-    uv_idle_t reopen;
+    uv_idle_t catching_up;
     uint32_t ticks;
     struct batch arrivals, replies;
     struct arrival arrival[BATCH_SLOTS];
@@ -171,7 +176,7 @@ void relay_rest(struct relay *relay); /* frees what was buried; at the end of ev
 int relay_watch(struct relay *relay, struct watched *watched);
 void relay_unwatch(struct relay *relay, struct watched *watched); /* the descriptor stays open */
 void relay_let_go(struct relay *relay);                           /* one handle less */
-void relay_start_reopening(struct relay *relay);
+void relay_catch_up(struct relay *relay); /* a lane has rows to be keyed anew, or sockets to be opened */
 
 /* listener.c */
 uint32_t listener_drops(int fd); /* what the kernel has dropped at this socket until now */
@@ -186,7 +191,11 @@ void lane_free(struct lane *lane);
 struct listener *lane_listener(const struct lane *lane, const struct session_row *row);
 struct session_row *lane_take_row(struct lane *lane); /* NULL: full */
 void lane_give_row(struct lane *lane, struct session_row *row);
-bool lane_reopen(struct lane *lane, uint32_t limit); /* false: nothing left to open */
+/* Of the last holder, for the row at this position; -1: none. */
+void lane_keep_socket(struct lane *lane, uint32_t position, int fd);
+int lane_take_socket(struct lane *lane, const struct session_row *row); /* -1: there is none; the caller's by now */
+bool lane_rekey(struct lane *lane, uint32_t limit);                     /* false: no row left to look at */
+bool lane_reopen(struct lane *lane, uint32_t limit);                    /* false: nothing left to open */
 
 /* cell.c */
 bool cell_take(struct lane *lane, const struct hp_endpoint *server, uint16_t *port); /* false: none free */
@@ -208,11 +217,12 @@ struct flow {
 };
 /* A session begins at the decision's server. moved: it goes on from another one. NULL: refused and counted. */
 struct path *path_begin(const struct flow *flow, const struct decision *decision, bool moved);
-struct path *path_adopt(struct lane *lane, struct session_row *row, struct listener *listener, int fd);
+struct path *path_adopt(struct lane *lane, struct session_row *row, struct listener *listener); /* no socket yet */
 /* reason: for the log of sessions; NULL: nothing is said. */
 void path_end(struct path *path, const char *reason);
 void path_forget(struct path *path); /* the row lives on; its socket is closed */
-int path_open(struct path *path);    /* opens the socket on the row's cell again; negative errno values */
+int path_open(
+    struct path *path); /* takes the socket that came for it, or opens the row's cell; negative errno values */
 void path_watch_record(struct path *path, const struct decision *decision);
 /* The record as it is now. false: there is none, or it is another decision than `watch` by now. */
 bool path_finds(const struct path *path, uint32_t record, uint64_t watch, struct record_ref *ref);
@@ -224,12 +234,15 @@ void path_prove_record(const struct path *path, struct record_ref *ref); /* the 
 /* Who forges datagrams of a proven session makes it claim records: those are proven only when they are old enough and
  * its server has answered since. */
 bool path_has_borne_out(const struct path *path, const struct record_ref *ref);
-/* The configuration may give the flow another key than it was decided by, or there may be room for a record by now:
- * decided once more, with its own server preferred. Where another server has the key already the session stays where it
- * is, without a record: new flows follow that record, and this one when its client begins a new IKE_SA. Only for a
- * session whose own server may serve on. */
+/* The configuration may give the flow another key than it was decided by, or there may be room for a record by now.
+ * Unless settings and key are those of its record: decided once more, with its own server preferred. Where another
+ * server has the key already the session stays where it is, without a record: new flows follow that record, and this
+ * one when its client begins a new IKE_SA. Only for a session whose own server may serve on. */
 void path_ask_again(struct path *path, const struct decision_request *request);
-void path_rekey(struct path *path); /* as soon as it is adopted, where the plugin needs no datagram for its key */
+/* After it was adopted, where the plugin needs no datagram for its key: with the next sweep, or, where a new flow of
+ * its client could go elsewhere until then (other settings, no record), before that. */
+void path_rekey(struct path *path);
+bool path_may_wait(const struct path *path);
 void path_refused(struct relay *relay, int status); /* counts what a failed path_open means */
 
 /* kept.c: records that the session has claimed besides the one that it watches */

@@ -2,9 +2,10 @@
 /* The relay as a whole: what the loop watches, and who is called.
  *
  * A turn: the loop finds our epoll instance readable, up to READY events are served (a listener reads its vector, a
- * session's socket its replies), then the replies that have been collected leave. Ten times a second a slice of the
- * rows is swept. After a crash an idle handle opens the sockets that are missing, some a turn.
- * What ends during a turn is buried first and freed at its end: an event in hand may still name it. */
+ * session's socket its replies), then the replies that have been collected leave. Forty times a second a slice of the
+ * rows is swept. Behind a hand-over an idle handle asks for the sessions' keys, and after a crash it opens the sockets
+ * that are missing, some a turn. What ends during a turn is buried first and freed at its end: an event in hand may
+ * still name it. */
 #include "base/clock.h"
 #include "base/endpoint.h"
 #include "base/hash.h"
@@ -85,18 +86,22 @@ static void on_tick(uv_timer_t *timer)
         if (lane->state != LANE_HELD)
             continue;
         sweep_drops(lane);
+        if (lane->reopen != NULL) /* first things first */
+            continue;
         sweep_lane(lane, relay->ticks % RELAY_TICKS);
     }
     relay->ticks++;
     relay_rest(relay);
 }
 
-static void on_reopen(uv_idle_t *idle)
+static void on_idle(uv_idle_t *idle)
 {
     struct relay *relay = idle->data;
     bool more = false;
 
     relay_wake(relay);
+    for (struct lane *lane = relay->lanes; lane != NULL && !more; lane = lane->next)
+        more = lane->state == LANE_HELD && lane_rekey(lane, RELAY_REKEY);
     for (struct lane *lane = relay->lanes; lane != NULL && !more; lane = lane->next)
         more = lane->state == LANE_HELD && lane->reopen_count > 0 && lane_reopen(lane, RELAY_REOPEN);
     if (!more)
@@ -118,6 +123,7 @@ static int services_make(struct relay *relay)
             if (decider_observes(relay->decider, i, what))
                 service->observes |= what;
         service->decides = decider_decides(relay->decider, i);
+        service->settings = decider_settings(relay->decider, i);
     }
     return 0;
 }
@@ -146,12 +152,14 @@ static int relay_prepare(struct relay *relay, struct error *error)
     relay->epoll = epoll_create1(EPOLL_CLOEXEC);
     if (relay->epoll < 0)
         return error_set(error, -errno, "cannot watch sockets: %s", strerror(errno));
+    keeper_note_epoll(relay->keeper, relay->epoll);
     status = uv_poll_init(relay->loop, &relay->ready, relay->epoll);
     return status < 0 ? error_set(error, status, "cannot watch sockets: %s", uv_strerror(status)) : 0;
 }
 
 int relay_open(struct relay **out, uv_loop_t *loop, const struct config *config, struct topology *topology,
-               struct decider *decider, struct segment *segment, uint32_t self, struct log *log, struct error *error)
+               struct decider *decider, struct segment *segment, struct keeper *keeper, uint32_t self, struct log *log,
+               struct error *error)
 {
     struct relay *relay = calloc(1, sizeof *relay);
     int status;
@@ -163,6 +171,7 @@ int relay_open(struct relay **out, uv_loop_t *loop, const struct config *config,
     relay->topology = topology;
     relay->decider = decider;
     relay->segment = segment;
+    relay->keeper = keeper;
     relay->slot = &segment->processes[self % SEGMENT_PROCESSES];
     relay->self = self;
     relay->log = log;
@@ -174,9 +183,9 @@ int relay_open(struct relay **out, uv_loop_t *loop, const struct config *config,
         return status;
     }
     uv_timer_init(loop, &relay->tick);
-    uv_idle_init(loop, &relay->reopen);
+    uv_idle_init(loop, &relay->catching_up);
     relay->handles = 3;
-    relay->ready.data = relay->tick.data = relay->reopen.data = relay;
+    relay->ready.data = relay->tick.data = relay->catching_up.data = relay;
     relay_wake(relay);
     uv_poll_start(&relay->ready, UV_READABLE, on_ready);
     uv_timer_start(&relay->tick, on_tick, RELAY_TICK_MS, RELAY_TICK_MS);
@@ -184,9 +193,9 @@ int relay_open(struct relay **out, uv_loop_t *loop, const struct config *config,
     return 0;
 }
 
-void relay_start_reopening(struct relay *relay)
+void relay_catch_up(struct relay *relay)
 {
-    uv_idle_start(&relay->reopen, on_reopen);
+    uv_idle_start(&relay->catching_up, on_idle);
 }
 
 void relay_let_go(struct relay *relay)
@@ -219,7 +228,7 @@ void relay_close(struct relay *relay, void (*done)(void *arg), void *arg)
     relay_rest(relay);
     uv_close((uv_handle_t *)&relay->ready, on_handle_closed);
     uv_close((uv_handle_t *)&relay->tick, on_handle_closed);
-    uv_close((uv_handle_t *)&relay->reopen, on_handle_closed);
+    uv_close((uv_handle_t *)&relay->catching_up, on_handle_closed);
 }
 
 /* The number of a listener is its position in the list of all services' addresses. */

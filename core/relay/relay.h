@@ -11,14 +11,16 @@
 #include "base/log.h"
 #include "plugin/decide.h"
 #include "pool/topology.h"
+#include "relay/keeper.h"
 #include <uv.h>
 
 struct relay;
 
-/* Borrows everything. listener numbers: position in the flat list of all services' listen addresses, in the order of
- * config.services and each one's listen. */
+/* Borrows everything; keeper may be NULL. listener numbers: position in the flat list of all services' listen
+ * addresses, in the order of config.services and each one's listen. */
 int relay_open(struct relay **out, uv_loop_t *loop, const struct config *config, struct topology *topology,
-               struct decider *decider, struct segment *segment, uint32_t self, struct log *log, struct error *error);
+               struct decider *decider, struct segment *segment, struct keeper *keeper, uint32_t self, struct log *log,
+               struct error *error);
 /* Closes descriptors, ends no session. Calls done when the loop has let go of all handles. */
 void relay_close(struct relay *relay, void (*done)(void *arg), void *arg);
 

@@ -89,6 +89,7 @@
     X(session_row, server_ms, 96)                                                                                      \
     X(session_row, bytes_to_server, 104)                                                                               \
     X(session_row, bytes_to_client, 112)                                                                               \
+    X(session_row, settings, 120)                                                                                      \
     X(session_row, kept_watch, 128)                                                                                    \
     X(session_row, kept_record, 152)
 

@@ -23,7 +23,7 @@
 #include <stdint.h>
 
 #define SEGMENT_MAGIC 0x74726f70656d6f68ull /* "homeport" */
-#define SEGMENT_LAYOUT 2u
+#define SEGMENT_LAYOUT 3u
 #define SEGMENT_NAME 64u /* octets of a name, NUL included; longer names are a configuration error */
 #define SEGMENT_PROCESSES 256u
 #define SEGMENT_SERVERS 1024u /* below the 4095 that a record's value can name */
@@ -224,6 +224,7 @@ struct session_row {
     _Atomic uint32_t flags;                          /* SESSION_ bits */
     _Atomic uint64_t begun_ms, client_ms, server_ms; /* server_ms 0: never answered */
     _Atomic uint64_t bytes_to_server, bytes_to_client;
+    _Atomic uint64_t settings; /* decider_settings when it was decided; 0: not to be told */
     /* third line: watch and record of what it claimed besides, newest first; rarely used */
     _Alignas(64) _Atomic uint64_t kept_watch[SESSION_KEPT];
     _Atomic uint32_t kept_record[SESSION_KEPT]; /* SEGMENT_NO_INDEX: none */

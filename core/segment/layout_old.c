@@ -17,8 +17,20 @@ static void row_of_1(void *present, const void *old)
 
     memset((void *)row, 0, sizeof *row);
     memcpy((void *)row, old, ROW_OF_1);
+    atomic_init(&row->settings, 0);
     for (uint32_t i = 0; i < SESSION_KEPT; i++)
         atomic_init(&row->kept_record[i], SEGMENT_NO_INDEX);
+}
+
+/* 2: what a session was decided by was not remembered. */
+#define ROW_OF_2 192u
+
+static void row_of_2(void *present, const void *old)
+{
+    struct session_row *row = present;
+
+    memcpy((void *)row, old, ROW_OF_2);
+    atomic_init(&row->settings, 0);
 }
 
 static const struct segment_layout layouts_old[] = {
@@ -32,6 +44,16 @@ static const struct segment_layout layouts_old[] = {
                 [TABLE_DROPS] = {64, 40, NULL},
                 [TABLE_BUCKETS] = {0, 1088, NULL},
                 [TABLE_ROWS] = {0, ROW_OF_1, row_of_1}}},
+    {.number = 2,
+     .tables = {[TABLE_PROCESSES] = {256, 2624, NULL},
+                [TABLE_SERVERS] = {1024, 1408, NULL},
+                [TABLE_POOLS] = {256, 64, NULL},
+                [TABLE_SERVICES] = {256, 80, NULL},
+                [TABLE_PROFILES] = {64, 88, NULL},
+                [TABLE_LANES] = {256, 64, NULL},
+                [TABLE_DROPS] = {64, 40, NULL},
+                [TABLE_BUCKETS] = {0, 1088, NULL},
+                [TABLE_ROWS] = {0, ROW_OF_2, row_of_2}}},
 };
 
 const struct segment_layout *segment_layout_find(uint32_t number)

@@ -47,6 +47,12 @@ static bool slot_has_key(const struct record_slot *slot, const struct record_key
            atomic_load_explicit(&slot->fingerprint[1], memory_order_acquire) == key->fingerprint[1];
 }
 
+bool record_has_key(const struct segment *segment, uint32_t index, const struct record_key *key)
+{
+    return index < record_capacity(segment) &&
+           slot_has_key(&record_bucket_at(segment, index)->slots[index % RECORD_SLOTS], key);
+}
+
 /* One look through the bucket. false: the head has changed meanwhile, what was seen may be of two times. */
 static bool bucket_scan(const struct record_bucket *bucket, const struct record_key *key, struct scan *out)
 {

@@ -41,6 +41,8 @@ enum record_result {
     RECORD_FULL,    /* only proven records left in the bucket, or nothing may be evicted */
 };
 
+/* [worker, monitor] false as well when the record at this index is changing hands. */
+bool record_has_key(const struct segment *segment, uint32_t index, const struct record_key *key);
 /* [worker, monitor] The live record of the key. */
 bool record_find(const struct segment *segment, const struct record_key *key, struct record_ref *ref);
 /* [worker] One atomic get-or-insert. self: the caller's process slot index. evict false: never evict (when_full:

@@ -167,8 +167,10 @@ class Daemon:
         """By the verb, which answers when the new configuration serves."""
         return self.cli("reload", json=False)
 
-    def alive(self):
-        return [pid for pid, fields, _ in processes() if int(fields[3]) == self.session and fields[0] != "Z"]
+    def alive(self, keepers=True):
+        """keepers: those as well who keep the workers' sockets; each has its worker's memory and command line."""
+        return [pid for pid, fields, _ in processes() if int(fields[3]) == self.session and fields[0] != "Z" and
+                (keepers or not is_keeper(pid))]
 
     def stop(self, timeout=10.0, status=0):
         """SIGTERM; checks the exit status and that nobody is left."""
@@ -189,6 +191,12 @@ class Daemon:
         self.process.wait()
         self.reader.join(5)
         self.process.stderr.close()
+
+
+def is_keeper(pid):
+    with contextlib.suppress(OSError):
+        return pathlib.Path(f"/proc/{pid}/comm").read_text(encoding="ascii").strip() == "homeport-keeper"
+    return False
 
 
 def processes():

@@ -7,6 +7,7 @@ import mmap
 import os
 import pathlib
 import re
+import shutil
 import struct
 import subprocess
 import time
@@ -53,6 +54,17 @@ class Board:
         return list(ROW.iter_unpack(self.map[BOARD_OCTETS + LANES * LANE_OCTETS:]))
 
 
+@contextlib.contextmanager
+def tmpfs(folder):
+    """What the daemon keeps there lies in memory, as under /run, in huge pages as docs/service.md advises."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1g,mode=755,huge=always", "homeport", folder], check=True, timeout=10)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True, timeout=10)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def descriptors(pid):
     """How many a process has."""
     path = f"/proc/{pid}/fd"
@@ -90,6 +102,7 @@ class Field(Site):
         self.stack.enter_context(own_net())
         try:
             super().__init__(servers, responders=False, seed=context.seed)
+            self.stack.enter_context(tmpfs(self.folder))
             self.ike_port, self.natt_port = 500, 4500
         except BaseException:
             self.stack.close()
@@ -192,7 +205,7 @@ class Field(Site):
             time.sleep(0.02)
 
     def pids(self):
-        return self.daemon.alive()
+        return self.daemon.alive(keepers=False)
 
     def workers_by_number(self):
         status = self.daemon.cli("status")

@@ -36,9 +36,9 @@ def flooded(field, number):
     load.tell("rate", NEW_RATE)
     load.tell("mode", 1)
     wait_for(lambda: flood.sent >= number * 2 // 3, 600, "two thirds of the flood")
-    first = pss(field.daemon.alive())
+    first = pss(field.pids())
     wait_for(lambda: flood.sent >= number * 0.98, 600, "the flood")
-    last = pss(field.daemon.alive())
+    last = pss(field.pids())
     field.processes["flood"].wait(60)
     load.tell("rate", 1)
     return first, last

@@ -115,7 +115,7 @@ def quiet_children(field):
 
 def measure(field):
     quiet_children(field)
-    return descriptors(field.daemon.process.pid), pss(field.daemon.alive())
+    return descriptors(field.daemon.process.pid), pss(field.pids())
 
 
 def in_time(claims, field, changes, number, spacing):

@@ -223,7 +223,7 @@ struct worker *world_worker(struct world *world, uint32_t number)
                               geteuid() == 0, &world->log, &error),
                  &error);
     require_done(relay_open(&worker->relay, &world->loop, worker->config, worker->topology, worker->decider,
-                            world->segment, worker->self, &world->log, &error),
+                            world->segment, NULL, worker->self, &world->log, &error),
                  &error);
     for (; listener < worker->config->service_count; listener++)
         for (uint32_t lane = 0; lane < world->plan.lanes; lane++)

@@ -363,24 +363,26 @@ Test(copy, does_not_let_a_session_watch_what_it_did_not_watch_before)
     cr_assert_not(watches(session_of_port(0, 4)));
 }
 
-/* The shapes of layout 1, by hand: as today's, but rows of two cache lines. */
-static void file_to_layout_1(void)
+/* The shapes of the layouts before, by hand: as today's, but rows of two cache lines (1), without settings (2). */
+static void file_to_layout(uint32_t layout)
 {
     static const size_t tables[] = {256 * 2624, 1024 * 1408, 256 * 64, 256 * 80, 64 * 88, 256 * 64, 64 * 40};
     const uint8_t *old = (const void *)segment->header;
-    size_t buckets = 4096, rows, row_count = 64, bucket_octets = 40 * 1088, size;
+    size_t buckets = 4096, rows, row_count = 64, bucket_octets = 40 * 1088, size, row_octets = layout == 1 ? 128 : 192;
     uint8_t *file;
     int fd;
 
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
         buckets += (tables[i] + 4095) / 4096 * 4096;
     rows = buckets + (bucket_octets + 4095) / 4096 * 4096;
-    size = rows + (row_count * 128 + 4095) / 4096 * 4096;
+    size = rows + (row_count * row_octets + 4095) / 4096 * 4096;
     file = calloc(1, size);
     memcpy(file, old, rows);
     for (size_t i = 0; i < row_count; i++)
-        memcpy(file + rows + i * 128, old + rows + i * 192, 128);
-    memcpy(file + 8, &(uint32_t){1}, 4);     /* layout */
+        memcpy(file + rows + i * row_octets, old + rows + i * 192, row_octets);
+    for (size_t i = 0; i < row_count; i++)
+        memset(file + rows + i * row_octets + 120, 0xa5, 8); /* nobody has ever written there */
+    memcpy(file + 8, &layout, 4);
     memcpy(file + 64, &(uint64_t){size}, 8); /* size */
     cr_assert_eq(unlinkat(fixture.directory, "segment", 0), 0);
     fd = openat(fixture.directory, "segment", O_WRONLY | O_CREAT | O_EXCL, 0600);
@@ -389,31 +391,47 @@ static void file_to_layout_1(void)
     free(file);
 }
 
+static void expect_carried_over_from(uint32_t layout)
+{
+    char notice[128];
+
+    world_make();
+    file_to_layout(layout);
+    open_or_fail();
+    snprintf(notice, sizeof notice,
+             "it has layout %u, now it is 3; 80 of 80 records and 40 of 40 sessions are carried over\n", layout);
+    expect_notice(notice);
+    cr_assert_eq(segment->header->layout, SEGMENT_LAYOUT);
+    world_check(layout == 2);
+    for (uint32_t i = 0; i < segment->lane_count * segment->rows_per_lane; i++)
+        cr_assert_eq(atomic_load(&segment->rows[i].settings), 0, "row %u", i);
+}
+
 Test(copy, of_the_layout_before_carries_all_over)
 {
-    world_make();
-    file_to_layout_1();
-    open_or_fail();
-    expect_notice("it has layout 1, now it is 2; 80 of 80 records and 40 of 40 sessions are carried over\n");
-    cr_assert_eq(segment->header->layout, SEGMENT_LAYOUT);
-    world_check(false);
+    expect_carried_over_from(2);
+}
+
+Test(copy, of_the_layout_before_that_carries_all_over)
+{
+    expect_carried_over_from(1);
 }
 
 Test(copy, of_the_layout_before_and_of_another_capacity_carries_all_over)
 {
     world_make();
-    file_to_layout_1();
+    file_to_layout(1);
     fixture.shape.records = 600;
     fixture.shape.sessions = 65;
     open_or_fail();
-    expect_notice("it has layout 1, now it is 2, it was made for affinity.capacity 240");
+    expect_notice("it has layout 1, now it is 3, it was made for affinity.capacity 240");
     world_check(false);
 }
 
 Test(copy, of_a_damaged_file_of_the_layout_before_is_put_aside)
 {
     world_make();
-    file_to_layout_1();
+    file_to_layout(1);
     fixture_poke(&fixture, 64, &(uint64_t){fixture.segment->size}, 8);
     open_or_fail();
     cr_assert(fixture_has(&fixture, "segment.old"));
@@ -526,7 +544,7 @@ Test(copy, of_flipped_bits_and_of_nonsense_leads_nobody_astray)
                 body[number % size] ^= (uint8_t)(1u << (number >> 40) % 8);
         }
         if (round % 3 == 1 && segment->bucket_count == 40 && segment->rows_per_lane == 8)
-            file_to_layout_1();
+            file_to_layout(1 + (uint32_t)round / 3 % 2);
         fixture.shape.records = round % 2 == 0 ? 60 + (uint32_t)(random_next(&random) % 500) : 240;
         fixture.shape.sessions = round % 2 == 0 ? 1 + (uint32_t)(random_next(&random) % 500) : 64;
         open_or_fail();

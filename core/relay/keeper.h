@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What keeps a worker's sockets open when it is killed: a small process of its own, made by the worker, that shares the
+ * worker's table of descriptors (CLONE_FILES) and sleeps. The worker's death closes nothing; what servers send waits in
+ * the sockets; the next holder of each lane is sent them as in a planned hand-over. */
+#ifndef RELAY_KEEPER_H
+#define RELAY_KEEPER_H
+
+#include "base/error.h"
+#include "segment/segment.h"
+
+struct keeper;
+
+/* [worker] Before there are threads. channel: taken over; its other end is the master's, whose keeper_ask it awaits
+ * when this process has died. Errors: no memory, no process: the worker can do without. */
+int keeper_open(struct keeper **out, const struct segment *segment, int channel, struct error *error);
+void keeper_close(struct keeper *keeper); /* [worker] ends it, so that what we close is closed; NULL is fine */
+/* [worker] The socket of a row, after it was opened; -1 before it is closed. keeper may be NULL. */
+void keeper_note(struct keeper *keeper, const struct session_row *row, int fd);
+/* [worker] Watches them all. Not closed as soon as the worker has died: that alone takes as long as all the rest. */
+void keeper_note_epoll(struct keeper *keeper, int fd);
+
+/* [master] Of a worker that has died: its sockets of this lane shall come over fd, for relay_take. keeper: our end of
+ * the channel. fd stays the caller's. When the channel is closed, the keeper does what it was asked for, and ends.
+ * Negative errno values: there is none. */
+int keeper_ask(int keeper, uint32_t lane, int fd);
+
+#endif
