@@ -37,6 +37,11 @@ struct check {
     void *arg;
 };
 
+pid_t check_pid(const struct check *check)
+{
+    return check->process.pid;
+}
+
 static void check_free(struct check *self)
 {
     if (self->plan != NULL)

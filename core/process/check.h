@@ -19,6 +19,7 @@ int check_start(struct check **out, uv_loop_t *loop, int source, const char *pat
 /* Kills the child when it still runs (done is then not called). The memory goes when the loop has let go. NULL is fine.
  */
 void check_close(struct check *check);
+pid_t check_pid(const struct check *check); /* of its child */
 
 /* [check] The child's own main: argv is NAME _check PATH. Status CHECK_NOT_BEGUN: standard error has one line that says
  * why it could not even look at the file. */

@@ -160,7 +160,7 @@ int child_connect(struct child *child, int fd, struct error *error)
 
 static int connect_and_spawn(struct child *child, struct error *error)
 {
-    int pair[2], keepers[2] = {-1, -1}, status, next;
+    int pair[2], keepers[2] = {-1, -1}, status, next = -1;
 
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
         return error_set(error, -errno, "cannot make a channel: %s", strerror(errno));
@@ -170,11 +170,13 @@ static int connect_and_spawn(struct child *child, struct error *error)
         close(pair[1]);
         return status;
     }
-    if (child->role == PROCESS_WORKER)
-        (void)socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, keepers); /* without: it does not keep any */
+    if (child->role == PROCESS_WORKER && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, keepers) < 0)
+        status = error_set(error, -errno, "cannot make a channel: %s", strerror(errno));
     child->keeper = keepers[0];
-    next = survivor_socket(child->master->folder, child->slot, error);
-    status = next < 0 ? next : spawn(child, pair[1], next, keepers[1], error);
+    if (status == 0)
+        status = next = survivor_socket(child->master->folder, child->slot, error);
+    if (status >= 0)
+        status = spawn(child, pair[1], next, keepers[1], error);
     close(pair[1]);
     if (keepers[1] >= 0)
         close(keepers[1]);
@@ -247,10 +249,16 @@ int child_start(struct master *self, struct generation *generation, enum process
     return listeners_send(generation, child, self->segment->lane_count, error);
 }
 
-void child_calm(struct child *child)
+void calm(const struct master *self, pid_t pid)
 {
-    if (child->master->nice != NICE_NO_STEP && child->running)
-        (void)setpriority(PRIO_PROCESS, (id_t)child->pid, child->master->nice);
+    if (self->nice != NICE_NO_STEP)
+        (void)setpriority(PRIO_PROCESS, (id_t)pid, self->nice);
+}
+
+void child_calm(const struct child *child)
+{
+    if (child->running)
+        calm(child->master, child->pid);
 }
 
 struct search {

@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "process/process.h"
 #include "process/sandbox.h"
+#include <linux/capability.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -92,11 +93,11 @@ static void on_tick(uv_timer_t *timer)
     respawn_due(self, now_ms);
 }
 
-/* Without the capability SYS_NICE everything runs on as it is. */
+/* With the capability SYS_NICE alone: a limit of nice values (RLIMIT_NICE) would let us begin, but not calm others. */
 static void hurry(struct master *self)
 {
     self->nice = getpriority(PRIO_PROCESS, 0);
-    if (setpriority(PRIO_PROCESS, 0, self->nice - NICE_STEP) < 0)
+    if (!sandbox_has_capability(CAP_SYS_NICE) || setpriority(PRIO_PROCESS, 0, self->nice - NICE_STEP) < 0)
         self->nice = NICE_NO_STEP;
 }
 
@@ -122,6 +123,9 @@ static void release(struct master *self)
     self->running = NULL;
     if (generation != NULL)
         generation_release(self, generation);
+    for (uint32_t i = 0; self->lanes != NULL && i < self->segment->lane_count; i++)
+        if (self->lanes[i].left >= 0)
+            close(self->lanes[i].left);
     if (self->segment != NULL)
         process_end(self->segment, 0);
     segment_close(self->segment);

@@ -161,7 +161,8 @@ void child_ended(struct child *child, int64_t status, int number);   /* reaped, 
 void child_say(struct child *child, enum message_kind kind);
 void child_stop(struct child *child);
 void child_kill(struct child *child);
-void child_calm(struct child *child); /* from here on as urgent as everybody */
+void calm(const struct master *self, pid_t pid); /* from here on as urgent as everybody */
+void child_calm(const struct child *child);
 void children_reap_strangers(struct master *self);
 const char *child_name(const struct child *child, char text[32]);
 

@@ -279,6 +279,8 @@ static void begin(struct master *self, const int *waiters, uint32_t count)
     if (source_read(&reload->source, self->path, &error) < 0 ||
         check_start(&reload->check, self->loop, reload->source, self->path, on_checked, self, &error) < 0)
         fail(self, &error);
+    else
+        calm(self, check_pid(reload->check));
 }
 
 void reload_request(struct master *self, int connection)

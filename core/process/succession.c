@@ -178,6 +178,10 @@ static int ask_keeper(const struct child *dead, uint32_t lane)
 void lanes_child_died(struct master *self, struct child *child)
 {
     for (uint32_t i = 0; i < self->segment->lane_count; i++) {
+        uint32_t slot = child->slot;
+
+        /* Its slot may soon be another one's, who does not have the lane. */
+        (void)atomic_compare_exchange_strong(&self->segment->lanes[i].holder, &slot, SEGMENT_NO_INDEX);
         if (self->lanes[i].giver == child) {
             self->lanes[i].giver = NULL;
             self->lanes[i].deadline_ms = clock_now_ms() + HAND_OVER_LIMIT_MS;
@@ -185,7 +189,7 @@ void lanes_child_died(struct master *self, struct child *child)
         if (self->lanes[i].owner == child) {
             self->lanes[i].owner = NULL;
             self->lanes[i].served = false;
-            self->lanes[i].left = ask_keeper(child, i);
+            self->lanes[i].left = self->stopping ? -1 : ask_keeper(child, i);
         }
     }
     lanes_advance(self);

@@ -20,6 +20,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#define OTHER_DESCRIPTORS 256u /* besides those of sessions */
+
 struct worker {
     struct role role;
     struct decider *decider;
@@ -147,9 +149,11 @@ static void on_second(struct role *role)
 static int open_relay(struct worker *self, struct error *error)
 {
     struct role *role = &self->role;
+    uint32_t lanes = role->segment->lane_count / role->config->workers + 1;
     int status;
 
-    if (keeper_open(&self->keeper, role->segment, SPAWN_KEEPER, error) < 0)
+    if (keeper_open(&self->keeper, role->segment, lanes * role->segment->rows_per_lane + OTHER_DESCRIPTORS,
+                    SPAWN_KEEPER, error) < 0)
         log_failure(&role->log, LOG_WARNING, error);
     status = decider_open(&self->decider, role->config, role->topology, role->segment, role->slot, role->root,
                           &role->log, error);

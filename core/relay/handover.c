@@ -267,6 +267,8 @@ static void on_giver_retry(uv_timer_t *timer)
     if (giver_lives(transfer))
         return;
     uv_timer_stop(timer);
+    while (take_one(transfer) > 0) /* it is our loop that may have been late */
+        ;
     take_over(transfer);
 }
 

@@ -7,7 +7,8 @@
  * twice as long.
  *
  * Fails: the worker ends in an orderly way -> it ends its keeper first
- *        the keeper dies                   -> a killed worker's sockets are closed, and opened again by its successor
+ *        the keeper dies, or both (the
+ *        kernel is out of memory)          -> the worker's sockets are closed, and opened again by its successor
  *        the master dies                   -> the channel's end: the same
  *        the taker dies                    -> that lane's sockets are closed
  *        too many descriptors on their way -> a look each millisecond
@@ -24,6 +25,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/pidfd.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -36,7 +38,8 @@
 struct keeper {
     const struct segment *segment;
     int channel;
-    pid_t worker, pid;
+    int pidfd; /* the worker's */
+    pid_t pid;
     uint8_t *stack; /* the keeper's */
     uint8_t *kept;  /* by descriptor below limit: 1: not to be closed */
     int limit;
@@ -72,16 +75,15 @@ static int socket_of(const struct keeper *self, uint32_t row)
     return atomic_load_explicit(&self->sockets[row], memory_order_relaxed) - 1;
 }
 
-static void await_death(pid_t worker)
+/* A poll without signals (all are blocked) goes on after SIGSTOP and SIGCONT too, and never touches errno: that word is
+ * the worker's, too. */
+static void await_death(int pidfd)
 {
-    sigset_t signals;
+    struct pollfd item = {.fd = pidfd, .events = POLLIN};
 
-    sigemptyset(&signals);
-    sigaddset(&signals, SIGTERM);
     (void)prctl(PR_SET_NAME, "homeport-keeper");
-    (void)prctl(PR_SET_PDEATHSIG, SIGTERM);
-    while (getppid() == worker)            /* also before the first wait: it may have died already */
-        (void)sigwaitinfo(&signals, NULL); /* SIGTERM of others, too */
+    while (poll(&item, 1, -1) <= 0)
+        ;
 }
 
 /* Whoever is at the other end of the worker's connections waits for their end. */
@@ -148,7 +150,7 @@ static int keep(void *arg)
     int descriptors[SOCKET_MESSAGE_ROWS], status = 0;
     uint32_t count;
 
-    await_death(self->worker);
+    await_death(self->pidfd);
     close_others(self);
     while (status == 0 || status == -EBADMSG) {
         status = socket_message_receive(self->channel, &message, descriptors, &count, true);
@@ -162,15 +164,29 @@ static int keep(void *arg)
 
 /* ---- the worker ---- */
 
-/* SIGTERM, by which the kernel tells of the worker's death, is blocked before there is anybody to get it. */
+/* A table of descriptors that two processes share grows slowly: each time the kernel waits until no core uses the old
+ * one. So it has its size before. */
+static void make_room(int channel, uint32_t descriptors)
+{
+    long limit = sysconf(_SC_OPEN_MAX);
+    int last = limit > 0 && (long)descriptors >= limit ? (int)limit - 1 : (int)descriptors;
+    int fd = fcntl(channel, F_DUPFD_CLOEXEC, last);
+
+    if (fd >= 0)
+        close(fd);
+}
+
+/* Without a signal for the end: nobody who waits for children of the worker's meets it. */
 static int begin(struct keeper *self)
 {
-    sigset_t signals, before;
+    sigset_t all, before;
 
-    sigemptyset(&signals);
-    sigaddset(&signals, SIGTERM);
-    sigprocmask(SIG_BLOCK, &signals, &before);
-    self->pid = clone(keep, self->stack + STACK, CLONE_VM | CLONE_FILES | SIGCHLD, self);
+    self->pidfd = pidfd_open(getpid(), 0);
+    if (self->pidfd < 0)
+        return -errno;
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, &before);
+    self->pid = clone(keep, self->stack + STACK, CLONE_VM | CLONE_FILES, self);
     sigprocmask(SIG_SETMASK, &before, NULL);
     return self->pid < 0 ? -errno : 0;
 }
@@ -190,11 +206,14 @@ static void release(struct keeper *self)
         munmap(self->kept, (size_t)self->limit);
     if (self->stack != NULL)
         munmap(self->stack, STACK);
+    if (self->pidfd >= 0)
+        close(self->pidfd);
     close(self->channel);
     free(self);
 }
 
-int keeper_open(struct keeper **out, const struct segment *segment, int channel, struct error *error)
+int keeper_open(struct keeper **out, const struct segment *segment, uint32_t descriptors, int channel,
+                struct error *error)
 {
     struct keeper *self = calloc(1, sizeof *self);
     long limit = sysconf(_SC_OPEN_MAX);
@@ -206,10 +225,11 @@ int keeper_open(struct keeper **out, const struct segment *segment, int channel,
     }
     *self = (struct keeper){.segment = segment,
                             .channel = channel,
-                            .worker = getpid(),
+                            .pidfd = -1,
                             .rows = segment->lane_count * segment->rows_per_lane,
                             .limit = limit > channel && limit < DESCRIPTORS_MAX ? (int)limit : DESCRIPTORS_MAX};
     (void)fcntl(channel, F_SETFD, FD_CLOEXEC); /* what a plugin starts must not keep it */
+    make_room(channel, descriptors);
     self->sockets = memory((self->rows + 1u) * sizeof *self->sockets);
     self->kept = memory((size_t)self->limit);
     self->stack = memory(STACK);
@@ -229,7 +249,7 @@ void keeper_close(struct keeper *keeper)
     if (keeper == NULL)
         return;
     kill(keeper->pid, SIGKILL);
-    while (waitpid(keeper->pid, NULL, 0) < 0 && errno == EINTR)
+    while (waitpid(keeper->pid, NULL, __WALL) < 0 && errno == EINTR)
         ;
     release(keeper);
 }

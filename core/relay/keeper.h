@@ -10,9 +10,11 @@
 
 struct keeper;
 
-/* [worker] Before there are threads. channel: taken over; its other end is the master's, whose keeper_ask it awaits
- * when this process has died. Errors: no memory, no process: the worker can do without. */
-int keeper_open(struct keeper **out, const struct segment *segment, int channel, struct error *error);
+/* [worker] Before there are threads. descriptors: how many this process may come to need. channel: taken over; its
+ * other end is the master's, whose keeper_ask it awaits when this process has died. Errors: no memory, no process: the
+ * worker can do without. */
+int keeper_open(struct keeper **out, const struct segment *segment, uint32_t descriptors, int channel,
+                struct error *error);
 void keeper_close(struct keeper *keeper); /* [worker] ends it, so that what we close is closed; NULL is fine */
 /* [worker] The socket of a row, after it was opened; -1 before it is closed. keeper may be NULL. */
 void keeper_note(struct keeper *keeper, const struct session_row *row, int fd);

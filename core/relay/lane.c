@@ -8,7 +8,7 @@
  *        the servers' port of its service is another one -> the session ends
  *        two live rows of one flow                       -> the later one ends
  *        a socket that is not what its row says          -> closed, opened again
- *        no descriptor left while opening again          -> the rest waits for their clients */
+ *        no descriptor left while opening again          -> those wait for their clients */
 #include "base/endpoint.h"
 #include "relay/private.h"
 
@@ -181,12 +181,12 @@ static void list_closed_rows(struct lane *lane)
     uint32_t count;
     struct row_use *uses = rows_sorted(lane, true, &count);
 
-    lane->reopen_next = lane->reopen_count = 0;
-    lane->reopen = count > 0 ? malloc(count * sizeof *lane->reopen) : NULL;
-    if (lane->reopen != NULL) {
-        for (; lane->reopen_count < count; lane->reopen_count++) /* most recently used first */
-            lane->reopen[lane->reopen_count] = uses[count - 1 - lane->reopen_count].row;
-    }
+    lane->reopen_next = 0;
+    lane->no_descriptor = false;
+    lane->reopen = uses != NULL ? malloc((count + 1u) * sizeof *lane->reopen) : NULL;
+    lane->reopen_count = lane->reopen != NULL ? count : lane->row_count; /* no memory: all, as they lie there */
+    for (uint32_t i = 0; lane->reopen != NULL && i < count; i++)         /* most recently used first */
+        lane->reopen[i] = uses[count - 1 - i].row;
     free(uses);
 }
 
@@ -252,27 +252,38 @@ void lane_hold(struct lane *lane)
 
 bool lane_rekey(struct lane *lane, uint32_t limit)
 {
-    for (; lane->rekey_next < lane->row_count && limit > 0; limit--) {
+    while (lane->rekey_next < lane->row_count && limit > 0) {
         struct path *path = lane->paths[lane->rekey_next++];
-        if (path != NULL && !path_may_wait(path))
-            path_rekey(path);
+        if (path == NULL || path_may_wait(path))
+            continue;
+        path_rekey(path);
+        limit--;
     }
     return lane->rekey_next < lane->row_count;
+}
+
+/* Those that have come from the last holder need no descriptor more. */
+static void say_no_descriptor(struct lane *lane)
+{
+    if (!lane->no_descriptor)
+        log_write(lane->relay->log, LOG_WARNING,
+                  "lane %u: no descriptor left for some of %u sessions; they wait for their clients; raise LimitNOFILE",
+                  lane->number, lane->reopen_count);
+    lane->no_descriptor = true;
 }
 
 bool lane_reopen(struct lane *lane, uint32_t limit)
 {
     for (; lane->reopen_next < lane->reopen_count && limit > 0; limit--) {
-        struct path *path = lane->paths[lane->reopen[lane->reopen_next++]];
-        if (path == NULL || path->watched.fd >= 0)
+        uint32_t position = lane->reopen != NULL ? lane->reopen[lane->reopen_next] : lane->reopen_next;
+        struct path *path = lane->paths[position];
+        lane->reopen_next++;
+        if (path == NULL || path->watched.fd >= 0 ||
+            (lane->no_descriptor && (lane->incoming == NULL || lane->incoming[position] < 0)))
             continue;
         int status = path_open(path);
-        if (status == -EMFILE || status == -ENFILE) {
-            log_write(lane->relay->log, LOG_WARNING,
-                      "lane %u: no descriptor left for %u sessions; they wait for their clients; raise LimitNOFILE",
-                      lane->number, lane->reopen_count - lane->reopen_next + 1);
-            lane->reopen_next = lane->reopen_count;
-        }
+        if (status == -EMFILE || status == -ENFILE)
+            say_no_descriptor(lane);
     }
     if (lane->reopen_next < lane->reopen_count)
         return true;

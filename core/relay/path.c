@@ -237,18 +237,20 @@ void path_watch_record(struct path *path, const struct decision *decision)
     path->stays = false;
     path->table_full = decision->reason == DECISION_TABLE_FULL;
     if (path->service->decides != 0) {
-        if (kept_add(path, decision))
+        if (kept_add(path, decision)) {
+            atomic_store_explicit(&row->settings, path->service->settings, memory_order_relaxed);
             return;
+        }
         if (decision->record == atomic_load_explicit(&row->record, memory_order_relaxed) &&
             decision->watch == atomic_load_explicit(&row->watch, memory_order_relaxed))
             flags |= before & SESSION_LEARNT;
         else if ((before & SESSION_PROVEN) != 0)
             flags |= SESSION_LEARNT;
     }
-    atomic_store_explicit(&row->settings, path->service->settings, memory_order_relaxed);
     atomic_store_explicit(&row->watch, decision->watch, memory_order_relaxed);
     atomic_store_explicit(&row->record, decision->record, memory_order_relaxed);
     atomic_store_explicit(&row->flags, flags | decision->flags | RELAY_ROW_DECIDED, memory_order_release);
+    atomic_store_explicit(&row->settings, path->service->settings, memory_order_release);
 }
 
 bool path_finds(const struct path *path, uint32_t record, uint64_t watch, struct record_ref *ref)
@@ -327,19 +329,26 @@ static bool has_same_settings(const struct path *path)
     return settings != 0 && settings == path->service->settings;
 }
 
+/* Without a look at its record: that one is in another page of the segment for each session. */
 bool path_may_wait(const struct path *path)
 {
-    return has_same_settings(path) &&
-           atomic_load_explicit(&path->row->record, memory_order_relaxed) != SEGMENT_NO_INDEX;
+    const struct session_row *row = path->row;
+    uint64_t heard_ms = atomic_load_explicit(&row->client_ms, memory_order_relaxed);
+
+    return has_same_settings(path) && atomic_load_explicit(&row->record, memory_order_relaxed) != SEGMENT_NO_INDEX &&
+           (atomic_load_explicit(&row->flags, memory_order_relaxed) & SESSION_NEW_FLOWS) == 0 &&
+           path->lane->relay->now_ms < heard_ms + RELAY_QUIET_MS;
 }
 
 /* The plugin would say again what it has said. */
 static bool is_settled(const struct path *path, const struct decision_request *request)
 {
+    const struct relay *relay = path->lane->relay;
     struct record_ref ref;
 
     return has_same_settings(path) && path_watched(path, &ref) &&
-           decider_record_is(path->lane->relay->decider, request, ref.index);
+           !record_expired(relay->segment, &ref, relay_now_s(relay) + EXPIRES_SOON_S) &&
+           decider_record_is(relay->decider, request, ref.index);
 }
 
 void path_ask_again(struct path *path, const struct decision_request *request)

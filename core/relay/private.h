@@ -18,8 +18,9 @@
 #define RELAY_BUDGET 256u /* datagrams read from one socket before the others have their turn */
 #define RELAY_TICK_MS 25u /* the sweep visits a fortieth of the rows each time: every row once a second */
 #define RELAY_TICKS 40u
-#define RELAY_REOPEN 64u        /* sockets opened again per loop turn after a crash */
+#define RELAY_REOPEN 64u        /* sockets taken or opened per loop turn behind a hand-over */
 #define RELAY_REKEY 128u        /* rows looked at per loop turn for another key */
+#define RELAY_QUIET_MS 5000u    /* a session that was heard since: its record has not expired */
 #define RELAY_PROBATION_S 10u   /* of a record that a proven session has claimed */
 #define RELAY_NO_SLOT UINT8_MAX /* end of a chain of slots of a vector */
 /* Row flag: watch and record are written. A holder that was killed before it came so far leaves it out. */
@@ -59,7 +60,7 @@ struct listener { /* the lane's socket of a listening address */
 /* The living side of a session's row: the socket towards its server and what needs no survival. One for each live row
  * of a lane that is held; all of it can be made again from the row. */
 struct path {
-    struct watched watched; /* fd -1: to be opened with the client's next datagram or by the sweep */
+    struct watched watched; /* fd -1: to be taken or opened with the client's next datagram, or when the loop is idle */
     struct lane *lane;
     struct session_row *row;
     const struct service *service;
@@ -96,8 +97,9 @@ struct lane {
     uint32_t free_first, free_count;
     struct cells *cells;
     int *incoming;    /* by row: sockets from the last holder that are not used yet, else -1; NULL: none */
-    uint32_t *reopen; /* rows whose socket is still closed, most recently used first; NULL: none */
+    uint32_t *reopen; /* rows whose socket is still closed, most recently used first; NULL: in order of the rows */
     uint32_t reopen_next, reopen_count;
+    bool no_descriptor;  /* left, while they were opened */
     uint32_t rekey_next; /* the first row whose session was not asked about its key yet */
     struct lane *next;
 };
@@ -240,7 +242,7 @@ bool path_has_borne_out(const struct path *path, const struct record_ref *ref);
  * one when its client begins a new IKE_SA. Only for a session whose own server may serve on. */
 void path_ask_again(struct path *path, const struct decision_request *request);
 /* After it was adopted, where the plugin needs no datagram for its key: with the next sweep, or, where a new flow of
- * its client could go elsewhere until then (other settings, no record), before that. */
+ * its client could go elsewhere until then (other settings, no record or one that may have expired), before that. */
 void path_rekey(struct path *path);
 bool path_may_wait(const struct path *path);
 void path_refused(struct relay *relay, int status); /* counts what a failed path_open means */

@@ -3,9 +3,9 @@
  *
  * A turn: the loop finds our epoll instance readable, up to READY events are served (a listener reads its vector, a
  * session's socket its replies), then the replies that have been collected leave. Forty times a second a slice of the
- * rows is swept. Behind a hand-over an idle handle asks for the sessions' keys, and after a crash it opens the sockets
- * that are missing, some a turn. What ends during a turn is buried first and freed at its end: an event in hand may
- * still name it. */
+ * rows is swept. Behind a hand-over an idle handle asks for the sessions' keys, then it takes the sockets that came for
+ * them, or opens those that did not, some a turn.
+ * What ends during a turn is buried first and freed at its end: an event in hand may still name it. */
 #include "base/clock.h"
 #include "base/endpoint.h"
 #include "base/hash.h"
@@ -86,7 +86,7 @@ static void on_tick(uv_timer_t *timer)
         if (lane->state != LANE_HELD)
             continue;
         sweep_drops(lane);
-        if (lane->reopen != NULL) /* first things first */
+        if (lane->reopen_count > 0 && relay->ticks < RELAY_TICKS) /* first things first, in our first second */
             continue;
         sweep_lane(lane, relay->ticks % RELAY_TICKS);
     }
@@ -133,6 +133,7 @@ static void relay_free(struct relay *relay)
     batch_close(&relay->arrivals);
     batch_close(&relay->replies);
     free(relay->services);
+    keeper_note_epoll(relay->keeper, -1);
     if (relay->epoll >= 0)
         close(relay->epoll);
     free(relay);

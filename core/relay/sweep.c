@@ -39,7 +39,8 @@ void sweep_lane(struct lane *lane, uint32_t part)
             path_end(path, "idle");
             relay_count(relay, COUNTER_sessions_ended_idle, 1);
         } else {
-            path_rekey(path);
+            if (!path->table_full)
+                path_rekey(path);
             path->ask_again = path->ask_again || path->table_full;
             keep_record(path);
             kept_refresh(path);

@@ -8,7 +8,8 @@
  *                                         changed
  *        adopted, or no room for a record -> asked once more; it stays at its server all the same
  *        its server is disabled, IKE   -> dropped and counted, but for an IKE_SA_INIT
- *        the socket is still closed    -> (after a crash) opened on the same port; where that cannot be, on another
+ *        the socket is still closed    -> taken from the last holder, else opened on the same port; where that
+ *                                         cannot be, on another
  *        the kernel takes no more      -> dropped and counted (run.c has the rest) */
 #include "base/endpoint.h"
 #include "relay/private.h"
@@ -251,7 +252,7 @@ static struct path *path_new(struct listener *listener, uint32_t slot)
     return decision.server < 0 ? NULL : path_begin(&flow, &decision, false);
 }
 
-/* After a crash. A stranger may sit on the port by now: then the session goes on from another one. */
+/* Behind a hand-over. A stranger may sit on the port by now: then the session goes on from another one. */
 static struct path *path_reopen(struct listener *listener, uint32_t slot, struct path *path)
 {
     struct relay *relay = listener->lane->relay;

@@ -56,6 +56,46 @@ def test_killed_workers_are_replaced_and_go_on_with_the_same_server_and_source_p
     assert cells(site) == before
 
 
+def kill_workers(site):
+    """All at once; the master, who is stopped meanwhile, replaces them as soon as it goes on."""
+    site.daemon.kill(site.daemon.process.pid, signal.SIGSTOP)
+    for pid in site.daemon.workers():
+        site.daemon.kill(pid)
+        wait_for(lambda dead=pid: dead not in site.daemon.alive(), what="a worker's death")
+
+
+def test_what_servers_send_while_no_worker_lives_waits_for_the_next(site):
+    site.start(GROUP, "aovpn")
+    clients = connected(site, 6)
+    homes = [site.responders[site.server_of(client, "auth")] for client in clients]
+    kill_workers(site)
+    for client, home in zip(clients, homes):
+        cell = home.of_kind("auth", client.spi_i)[-1].source
+        client.waits = client.spi_r[:4] + os.urandom(60)
+        with home.lock:
+            home.sockets[site.natt_port].sendto(client.waits, cell)
+    site.daemon.kill(site.daemon.process.pid, signal.SIGCONT)
+    for client in clients:
+        assert client.await_esp(client.waits), f"{client.address} has lost what its server sent"
+
+
+def test_where_the_keepers_are_killed_too_servers_and_ports_stay(site):
+    site.start(GROUP, "aovpn")
+    clients = connected(site, 6)
+    before = cells(site)
+    keepers = set(site.daemon.alive()) - set(site.daemon.alive(keepers=False))
+    assert len(keepers) == len(site.daemon.workers()) == 2
+    for pid in keepers:
+        site.daemon.kill(pid)
+    for client in clients:
+        assert client.informational(), "nobody misses a keeper"
+    kill_workers(site)
+    site.daemon.kill(site.daemon.process.pid, signal.SIGCONT)
+    for client in clients:
+        assert client.informational() and client.esp()
+    assert cells(site) == before
+
+
 def test_a_datagram_that_waits_while_no_worker_lives_is_served_by_the_next(site):
     site.start(GROUP, "aovpn")
     clients = connected(site, 8)

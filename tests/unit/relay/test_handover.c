@@ -280,6 +280,57 @@ Test(handover, of_a_row_without_a_record_claims_one_for_its_own_server)
     scene_close(&scene);
 }
 
+/* A reload that has changed nothing about the sessions makes no decision, neither by itself nor with the next datagram:
+ * at ten thousand tunnels those would be most of its work. */
+static uint64_t decisions_of_a_hand_over(struct scene *scene)
+{
+    uint64_t before;
+
+    worker_die(&scene->world, scene->old);
+    before = world_count(&scene->world, COUNTER_decisions);
+    worker_take(&scene->world, scene->new, 0, -1);
+    world_turn(&scene->world);
+    expect_all_at_home(scene);
+    return world_count(&scene->world, COUNTER_decisions) - before;
+}
+
+Test(handover, decides_nothing_anew_while_settings_and_keys_are_the_same)
+{
+    struct scene scene;
+
+    scene_open(&scene, &(struct plan){.persistence = true});
+    cr_expect_eq(decisions_of_a_hand_over(&scene), 0);
+    scene_close(&scene);
+}
+
+Test(handover, decides_every_session_anew_when_the_settings_have_changed)
+{
+    struct scene scene;
+    struct record_view view;
+
+    scene_open(&scene, &(struct plan){.persistence = true});
+    scene.world.plan.timeout = "90s";
+    scene.new = world_worker(&scene.world, 2);
+    cr_expect_eq(decisions_of_a_hand_over(&scene), CLIENTS);
+    cr_assert(record_read(scene.world.segment, atomic_load(&world_row(&scene.world, 0)->record), &view));
+    cr_expect_eq(view.timeout_s, 90);
+    scene_close(&scene);
+}
+
+Test(handover, decides_every_session_anew_when_its_key_is_another_record_s)
+{
+    struct scene scene;
+
+    scene_open(&scene, &(struct plan){.persistence = true});
+    for (uint32_t i = 0; i < CLIENTS; i++) { /* as if a map that create() reads had changed */
+        uint32_t index = atomic_load(&world_row(&scene.world, i)->record);
+        struct record_bucket *buckets = scene.world.segment->buckets;
+        atomic_fetch_xor(&buckets[index / RECORD_SLOTS].slots[index % RECORD_SLOTS].fingerprint[1], 1);
+    }
+    cr_expect_eq(decisions_of_a_hand_over(&scene), CLIENTS);
+    scene_close(&scene);
+}
+
 /* ---- what a peer could send ---- */
 
 struct message { /* as in socket_message.h */
