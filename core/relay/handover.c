@@ -176,16 +176,6 @@ static void read_retired(struct lane *lane)
     relay_rest(lane->relay);
 }
 
-static void lane_quiet(struct lane *lane)
-{
-    for (struct listener *listener = lane->listeners; listener != NULL; listener = listener->next)
-        relay_unwatch(lane->relay, &listener->watched);
-    for (uint32_t i = 0; i < lane->row_count; i++)
-        if (lane->paths[i] != NULL)
-            relay_unwatch(lane->relay, &lane->paths[i]->watched);
-    lane->state = LANE_GIVING;
-}
-
 int relay_give(struct relay *relay, uint32_t number, int peer, void (*given)(void *arg, uint32_t lane), void *arg,
                struct error *error)
 {
@@ -206,6 +196,7 @@ int relay_give(struct relay *relay, uint32_t number, int peer, void (*given)(voi
     transfer->arg = arg;
     read_retired(lane);
     lane_quiet(lane);
+    lane->state = LANE_GIVING;
     uv_poll_start(&transfer->poll, UV_WRITABLE, on_room);
     return 0;
 }

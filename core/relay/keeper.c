@@ -43,7 +43,7 @@ struct keeper {
     uint8_t *stack; /* the keeper's */
     uint8_t *kept;  /* by descriptor below limit: 1: not to be closed */
     int limit;
-    _Atomic int *sockets; /* by row of the segment, behind them the epoll instance: descriptor + 1; 0: none */
+    _Atomic int *sockets; /* by row of the segment, behind them the lanes' epoll instances: descriptor + 1; 0: none */
     uint32_t rows;
 };
 
@@ -53,10 +53,10 @@ void keeper_note(struct keeper *keeper, const struct session_row *row, int fd)
         atomic_store_explicit(&keeper->sockets[row - keeper->segment->rows], fd + 1, memory_order_relaxed);
 }
 
-void keeper_note_epoll(struct keeper *keeper, int fd)
+void keeper_note_epoll(struct keeper *keeper, uint32_t lane, int fd)
 {
     if (keeper != NULL)
-        atomic_store_explicit(&keeper->sockets[keeper->rows], fd + 1, memory_order_relaxed);
+        atomic_store_explicit(&keeper->sockets[keeper->rows + lane], fd + 1, memory_order_relaxed);
 }
 
 int keeper_ask(int keeper, uint32_t lane, int fd)
@@ -91,7 +91,7 @@ static void close_others(const struct keeper *self)
 {
     unsigned next = 0;
 
-    for (uint32_t row = 0; row <= self->rows; row++)
+    for (uint32_t row = 0; row < self->rows + self->segment->lane_count; row++)
         if (socket_of(self, row) >= 0 && socket_of(self, row) < self->limit)
             self->kept[socket_of(self, row)] = 1;
     self->kept[self->channel] = 1;
@@ -191,6 +191,11 @@ static int begin(struct keeper *self)
     return self->pid < 0 ? -errno : 0;
 }
 
+static size_t table_size(const struct keeper *self)
+{
+    return (self->rows + self->segment->lane_count) * sizeof *self->sockets;
+}
+
 static void *memory(size_t size)
 {
     void *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -201,7 +206,7 @@ static void *memory(size_t size)
 static void release(struct keeper *self)
 {
     if (self->sockets != NULL)
-        munmap((void *)self->sockets, (self->rows + 1u) * sizeof *self->sockets);
+        munmap((void *)self->sockets, table_size(self));
     if (self->kept != NULL)
         munmap(self->kept, (size_t)self->limit);
     if (self->stack != NULL)
@@ -230,7 +235,7 @@ int keeper_open(struct keeper **out, const struct segment *segment, uint32_t des
                             .limit = limit > channel && limit < DESCRIPTORS_MAX ? (int)limit : DESCRIPTORS_MAX};
     (void)fcntl(channel, F_SETFD, FD_CLOEXEC); /* what a plugin starts must not keep it */
     make_room(channel, descriptors);
-    self->sockets = memory((self->rows + 1u) * sizeof *self->sockets);
+    self->sockets = memory(table_size(self));
     self->kept = memory((size_t)self->limit);
     self->stack = memory(STACK);
     if (self->sockets != NULL && self->kept != NULL && self->stack != NULL)

@@ -18,8 +18,10 @@ int keeper_open(struct keeper **out, const struct segment *segment, uint32_t des
 void keeper_close(struct keeper *keeper); /* [worker] ends it, so that what we close is closed; NULL is fine */
 /* [worker] The socket of a row, after it was opened; -1 before it is closed. keeper may be NULL. */
 void keeper_note(struct keeper *keeper, const struct session_row *row, int fd);
-/* [worker] Watches them all. Not closed as soon as the worker has died: that alone takes as long as all the rest. */
-void keeper_note_epoll(struct keeper *keeper, int fd);
+/* [worker] Watches those of a lane. Not closed as soon as the worker has died: that alone takes as long as all the
+ * rest.
+ */
+void keeper_note_epoll(struct keeper *keeper, uint32_t lane, int fd);
 
 /* [master] Of a worker that has died: its sockets of this lane shall come over fd, for relay_take. keeper: our end of
  * the channel. fd stays the caller's. When the channel is closed, the keeper does what it was asked for, and ends.

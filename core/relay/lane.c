@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <unistd.h>
 
 struct lane *lane_find(struct relay *relay, uint32_t number)
@@ -28,7 +29,8 @@ struct lane *lane_find(struct relay *relay, uint32_t number)
     lane = calloc(1, sizeof *lane);
     if (lane == NULL)
         return NULL;
-    *lane = (struct lane){.relay = relay,
+    *lane = (struct lane){.watched = {.kind = WATCHED_LANE, .fd = -1},
+                          .relay = relay,
                           .number = number,
                           .rows = session_partition(relay->segment, number),
                           .row_count = relay->segment->rows_per_lane,
@@ -79,8 +81,20 @@ static void incoming_free(struct lane *lane)
     lane->incoming = NULL;
 }
 
+/* What it watches is watched no more, all at once. */
+static void epoll_close(struct lane *lane)
+{
+    if (lane->watched.fd < 0)
+        return;
+    lane_quiet(lane);
+    keeper_note_epoll(lane->relay->keeper, lane->number, -1);
+    close(lane->watched.fd);
+    lane->watched.fd = -1;
+}
+
 static void lane_release(struct lane *lane)
 {
+    epoll_close(lane);
     incoming_free(lane);
     free(lane->reopen);
     free(lane->free_rows);
@@ -108,6 +122,13 @@ int lane_prepare(struct lane *lane, struct error *error)
     }
     for (uint32_t i = 0; i < lane->row_count; i++)
         lane->incoming[i] = -1;
+    lane->watched.fd = epoll_create1(EPOLL_CLOEXEC);
+    if (lane->watched.fd < 0) {
+        int code = -errno;
+        lane_release(lane);
+        return error_set(error, code, "lane %u: cannot watch sockets: %s", lane->number, strerror(-code));
+    }
+    keeper_note_epoll(lane->relay->keeper, lane->number, lane->watched.fd);
     lane->index.key_of = index_key_of;
     lane->index.arg = lane;
     return 0;
@@ -226,8 +247,8 @@ static int listeners_watch(struct lane *lane)
     int status = 0;
 
     for (struct listener *listener = lane->listeners; listener != NULL && status == 0; listener = listener->next)
-        status = relay_watch(lane->relay, &listener->watched);
-    return status;
+        status = relay_watch(lane->watched.fd, &listener->watched);
+    return status == 0 ? relay_watch(lane->relay->epoll, &lane->watched) : status;
 }
 
 void lane_hold(struct lane *lane)
@@ -312,15 +333,56 @@ void lane_give_row(struct lane *lane, struct session_row *row)
     lane->free_count++;
 }
 
+static int number_compare(const void *left, const void *right)
+{
+    int a = *(const int *)left, b = *(const int *)right;
+
+    return a < b ? -1 : a > b;
+}
+
+/* Most of them came in a row. */
+static void close_all(int *descriptors, uint32_t count)
+{
+    uint32_t first = 0;
+
+    qsort(descriptors, count, sizeof *descriptors, number_compare);
+    for (uint32_t i = 0; i < count; i++) {
+        if (i + 1 < count && descriptors[i + 1] == descriptors[i] + 1)
+            continue;
+        (void)close_range((unsigned)descriptors[first], (unsigned)descriptors[i], 0);
+        first = i + 1;
+    }
+}
+
+static void paths_forget(struct lane *lane)
+{
+    int *descriptors = malloc((lane->row_count + 1u) * sizeof *descriptors);
+    uint32_t count = 0;
+
+    for (uint32_t i = 0; lane->paths != NULL && i < lane->row_count; i++) {
+        int fd = lane->paths[i] != NULL ? path_forget(lane->paths[i]) : -1;
+        if (fd >= 0 && descriptors != NULL)
+            descriptors[count++] = fd;
+        else if (fd >= 0)
+            close(fd);
+    }
+    if (descriptors != NULL)
+        close_all(descriptors, count);
+    free(descriptors);
+}
+
+void lane_quiet(struct lane *lane)
+{
+    relay_unwatch(lane->relay->epoll, &lane->watched);
+}
+
 void lane_forget(struct lane *lane)
 {
-    for (uint32_t i = 0; lane->paths != NULL && i < lane->row_count; i++)
-        if (lane->paths[i] != NULL)
-            path_forget(lane->paths[i]);
+    epoll_close(lane);
+    paths_forget(lane);
     while (lane->listeners != NULL) {
         struct listener *listener = lane->listeners;
         lane->listeners = listener->next;
-        relay_unwatch(lane->relay, &listener->watched);
         close(listener->watched.fd);
         free(listener);
     }

@@ -91,7 +91,7 @@ static int path_attach(struct path *path, int fd)
     int status;
 
     path->watched.fd = fd;
-    status = relay_watch(path->lane->relay, &path->watched);
+    status = relay_watch(path->lane->watched.fd, &path->watched);
     if (status < 0)
         path->watched.fd = -1;
     else
@@ -187,23 +187,23 @@ int path_open(struct path *path)
     return status;
 }
 
-static void path_close(struct path *path)
+static void path_bury(struct path *path)
 {
     struct relay *relay = path->lane->relay;
-    int fd;
 
-    if (path->watched.fd >= 0) {
-        relay_unwatch(relay, &path->watched);
-        keeper_note(relay->keeper, path->row, -1);
-        close(path->watched.fd);
-        path->watched.fd = -1;
-    }
-    fd = lane_take_socket(path->lane, path->row);
-    if (fd >= 0)
-        close(fd);
     path->lane->paths[path->row - path->lane->rows] = NULL;
     path->next = relay->buried;
     relay->buried = path;
+}
+
+static void path_close(struct path *path)
+{
+    int fd;
+
+    relay_unwatch(path->lane->watched.fd, &path->watched);
+    fd = path_forget(path);
+    if (fd >= 0)
+        close(fd);
 }
 
 void path_end(struct path *path, const char *reason)
@@ -224,9 +224,14 @@ void path_end(struct path *path, const char *reason)
     decider_session_end(lane->relay->decider, path->service->position, &path->row->client, &local, path->row->server);
 }
 
-void path_forget(struct path *path)
+int path_forget(struct path *path)
 {
-    path_close(path);
+    int fd = path->watched.fd >= 0 ? path->watched.fd : lane_take_socket(path->lane, path->row);
+
+    keeper_note(path->lane->relay->keeper, path->row, -1);
+    path->watched.fd = -1;
+    path_bury(path);
+    return fd;
 }
 
 void path_watch_record(struct path *path, const struct decision *decision)

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the files of the relay share. Nothing here is seen outside this folder.
  *
- * One epoll instance of the relay's own watches the listeners and the sockets towards servers, and the loop watches
- * that instance: a handle of the loop for each session would cost three system calls and 160 octets more, and would
- * stop at the first ICMP error. */
+ * The loop watches one epoll instance of the relay's own, that one watches one of each lane, and these the listeners
+ * and the sockets towards servers: a handle of the loop for each session would cost three system calls and 160 octets
+ * more, and would stop at the first ICMP error. A lane that is given away goes with one call, not with one a socket. */
 #ifndef RELAY_PRIVATE_H
 #define RELAY_PRIVATE_H
 
@@ -37,7 +37,7 @@ struct service { /* a UDP service of the configuration, by its position there */
     uint64_t settings; /* decider_settings */
 };
 
-enum watched_kind { WATCHED_LISTENER, WATCHED_PATH };
+enum watched_kind { WATCHED_LISTENER, WATCHED_PATH, WATCHED_LANE };
 struct watched { /* first member of what epoll watches */
     enum watched_kind kind;
     int fd;  /* -1: closed; an event that is still in hand is for nobody */
@@ -85,6 +85,7 @@ struct cells { /* free source ports of one lane towards one address: a ring, lon
 };
 
 struct lane {
+    struct watched watched; /* its epoll instance, in the relay's; fd -1: the lane is neither held nor being taken */
     struct relay *relay;
     uint32_t number;
     enum lane_state state;
@@ -175,10 +176,10 @@ static inline void row_add(_Atomic uint64_t *word, uint64_t by) /* one writer: t
 /* relay.c */
 void relay_wake(struct relay *relay); /* reads the clock; at the start of every callback */
 void relay_rest(struct relay *relay); /* frees what was buried; at the end of every callback */
-int relay_watch(struct relay *relay, struct watched *watched);
-void relay_unwatch(struct relay *relay, struct watched *watched); /* the descriptor stays open */
-void relay_let_go(struct relay *relay);                           /* one handle less */
-void relay_catch_up(struct relay *relay); /* a lane has rows to be keyed anew, or sockets to be opened */
+int relay_watch(int epoll, struct watched *watched);
+void relay_unwatch(int epoll, struct watched *watched); /* the descriptor stays open */
+void relay_let_go(struct relay *relay);                 /* one handle less */
+void relay_catch_up(struct relay *relay);               /* a lane has rows to be keyed anew, or sockets to be opened */
 
 /* listener.c */
 uint32_t listener_drops(int fd); /* what the kernel has dropped at this socket until now */
@@ -188,6 +189,7 @@ void listener_count_drops(struct listener *listener, uint32_t drops); /* those t
 struct lane *lane_find(struct relay *relay, uint32_t number); /* made when it is not there yet; NULL: no memory */
 int lane_prepare(struct lane *lane, struct error *error);     /* memory for holding it */
 void lane_hold(struct lane *lane);                            /* becomes the holder and rebuilds from the rows */
+void lane_quiet(struct lane *lane);                           /* nothing of it is read any more */
 void lane_forget(struct lane *lane); /* closes its descriptors, frees its memory; no session ends */
 void lane_free(struct lane *lane);
 struct listener *lane_listener(const struct lane *lane, const struct session_row *row);
@@ -222,7 +224,7 @@ struct path *path_begin(const struct flow *flow, const struct decision *decision
 struct path *path_adopt(struct lane *lane, struct session_row *row, struct listener *listener); /* no socket yet */
 /* reason: for the log of sessions; NULL: nothing is said. */
 void path_end(struct path *path, const char *reason);
-void path_forget(struct path *path); /* the row lives on; its socket is closed */
+int path_forget(struct path *path); /* the row lives on; its socket, which nobody watches by now: to be closed; or -1 */
 int path_open(
     struct path *path); /* takes the socket that came for it, or opens the row's cell; negative errno values */
 void path_watch_record(struct path *path, const struct decision *decision);

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The relay as a whole: what the loop watches, and who is called.
  *
- * A turn: the loop finds our epoll instance readable, up to READY events are served (a listener reads its vector, a
- * session's socket its replies), then the replies that have been collected leave. Forty times a second a slice of the
- * rows is swept. Behind a hand-over an idle handle asks for the sessions' keys, then it takes the sockets that came for
- * them, or opens those that did not, some a turn.
- * What ends during a turn is buried first and freed at its end: an event in hand may still name it. */
+ * A turn: the loop finds our epoll instance readable, up to READY events of each lane are served (a listener reads its
+ * vector, a session's socket its replies), then the replies that have been collected leave. Forty times a second a
+ * slice of the rows is swept. Behind a hand-over an idle handle asks for the sessions' keys, then it takes the sockets
+ * that came for them, or opens those that did not, some a turn. What ends during a turn is buried first and freed at
+ * its end: an event in hand may still name it. */
 #include "base/clock.h"
 #include "base/endpoint.h"
 #include "base/hash.h"
@@ -33,33 +33,29 @@ void relay_rest(struct relay *relay)
     }
 }
 
-int relay_watch(struct relay *relay, struct watched *watched)
+int relay_watch(int epoll, struct watched *watched)
 {
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = watched};
 
-    if (epoll_ctl(relay->epoll, EPOLL_CTL_ADD, watched->fd, &event) < 0)
+    if (epoll_ctl(epoll, EPOLL_CTL_ADD, watched->fd, &event) < 0)
         return -errno;
     watched->on = true;
     return 0;
 }
 
 /* Said outright: closing is not enough when another process has the socket as well. */
-void relay_unwatch(struct relay *relay, struct watched *watched)
+void relay_unwatch(int epoll, struct watched *watched)
 {
     if (watched->on)
-        (void)epoll_ctl(relay->epoll, EPOLL_CTL_DEL, watched->fd, NULL);
+        (void)epoll_ctl(epoll, EPOLL_CTL_DEL, watched->fd, NULL);
     watched->on = false;
 }
 
-static void on_ready(uv_poll_t *poll, int status, int events)
+static void lane_serve(const struct lane *lane)
 {
-    struct relay *relay = poll->data;
     struct epoll_event ready[READY];
-    int count = epoll_wait(relay->epoll, ready, READY, 0);
+    int count = epoll_wait(lane->watched.fd, ready, READY, 0);
 
-    (void)status;
-    (void)events;
-    relay_wake(relay);
     for (int i = 0; i < count; i++) {
         struct watched *watched = ready[i].data.ptr;
         if (watched->fd < 0)
@@ -71,8 +67,23 @@ static void on_ready(uv_poll_t *poll, int status, int events)
         case WATCHED_PATH:
             reply_read((struct path *)(void *)watched);
             break;
+        case WATCHED_LANE: /* is in no lane */
+            break;
         }
     }
+}
+
+static void on_ready(uv_poll_t *poll, int status, int events)
+{
+    struct relay *relay = poll->data;
+    struct epoll_event ready[SEGMENT_LANES];
+    int count = epoll_wait(relay->epoll, ready, SEGMENT_LANES, 0);
+
+    (void)status;
+    (void)events;
+    relay_wake(relay);
+    for (int i = 0; i < count; i++)
+        lane_serve(ready[i].data.ptr);
     reply_flush(relay);
     relay_rest(relay);
 }
@@ -133,7 +144,6 @@ static void relay_free(struct relay *relay)
     batch_close(&relay->arrivals);
     batch_close(&relay->replies);
     free(relay->services);
-    keeper_note_epoll(relay->keeper, -1);
     if (relay->epoll >= 0)
         close(relay->epoll);
     free(relay);
@@ -153,7 +163,6 @@ static int relay_prepare(struct relay *relay, struct error *error)
     relay->epoll = epoll_create1(EPOLL_CLOEXEC);
     if (relay->epoll < 0)
         return error_set(error, -errno, "cannot watch sockets: %s", strerror(errno));
-    keeper_note_epoll(relay->keeper, relay->epoll);
     status = uv_poll_init(relay->loop, &relay->ready, relay->epoll);
     return status < 0 ? error_set(error, status, "cannot watch sockets: %s", uv_strerror(status)) : 0;
 }

@@ -66,11 +66,7 @@ bool upstream_is(int fd, uint16_t source_port, const struct hp_endpoint *server)
     struct sockaddr_storage address;
     struct hp_endpoint own, peer;
     socklen_t size = sizeof address;
-    int type;
-    socklen_t type_size = sizeof type;
 
-    if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &type_size) < 0 || type != SOCK_DGRAM)
-        return false;
     if (getsockname(fd, (struct sockaddr *)&address, &size) < 0 ||
         !endpoint_from_sockaddr(&own, (const struct sockaddr *)&address, size))
         return false;

@@ -27,7 +27,7 @@ struct roll { /* the roll call */
     json_t *processes, *reasons;
     bool healthy;
     bool master, monitor;
-    bool workers[SEGMENT_PROCESSES];
+    bool workers[SEGMENT_PROCESSES], gone[SEGMENT_PROCESSES]; /* by number: one is there; one has died */
 };
 
 static void unhealthy(struct roll *roll, const char *what, const char *role, uint32_t number)
@@ -55,13 +55,15 @@ static void call_process(struct roll *roll, uint32_t slot)
                                                      "age_ms", (json_int_t)started, "loop_age_ms", (json_int_t)age));
     if (role != PROCESS_WORKER)
         number = SEGMENT_NO_INDEX;
-    if (!there)
+    if (!there && number < SEGMENT_PROCESSES)
+        roll->gone[number] = true; /* of a reload's old ones, when there is another of that number */
+    else if (!there)
         unhealthy(roll, "is gone", role_name(role), number);
     else if (age > LOOP_STUCK_MS)
         unhealthy(roll, "has not turned its loop for 5 s", role_name(role), number);
     roll->master |= role == PROCESS_MASTER;
     roll->monitor |= role == PROCESS_MONITOR;
-    if (role == PROCESS_WORKER && number < SEGMENT_PROCESSES)
+    if (there && number < SEGMENT_PROCESSES)
         roll->workers[number] = true;
 }
 
@@ -75,7 +77,7 @@ static void call_all(struct roll *roll, uint32_t workers)
         unhealthy(roll, "is missing", "monitor", SEGMENT_NO_INDEX);
     for (uint32_t i = 0; i < workers && i < SEGMENT_PROCESSES; i++)
         if (!roll->workers[i])
-            unhealthy(roll, "is missing", "worker", i);
+            unhealthy(roll, roll->gone[i] ? "is gone" : "is missing", "worker", i);
 }
 
 static json_t *counters_object(const struct segment *segment)
