@@ -255,10 +255,18 @@ void calm(const struct master *self, pid_t pid)
         (void)setpriority(PRIO_PROCESS, (id_t)pid, self->nice);
 }
 
-void child_calm(const struct child *child)
+void child_calm(struct child *child)
 {
+    child->calm_ms = UINT64_MAX;
     if (child->running)
         calm(child->master, child->pid);
+}
+
+void children_calm(struct master *self, uint64_t now_ms)
+{
+    for (struct child *child = self->children; child != NULL; child = child->next)
+        if (child->calm_ms != 0 && child->calm_ms != UINT64_MAX && now_ms >= child->calm_ms)
+            child_calm(child);
 }
 
 struct search {

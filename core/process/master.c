@@ -87,6 +87,7 @@ static void on_tick(uv_timer_t *timer)
             child_kill(child);
         return;
     }
+    children_calm(self, now_ms);
     watchdog_look(self, now_ms);
     lanes_deadlines(self, now_ms);
     reload_deadline(self, now_ms);

@@ -33,6 +33,7 @@
  * birth until it serves a process that replaces one, run at a nice value that is this much lower. */
 #define NICE_STEP 10
 #define NICE_NO_STEP 100
+#define CATCH_UP_MS 300u /* for what has waited in its lanes */
 
 struct master;
 struct generation;
@@ -58,6 +59,7 @@ struct child {
     bool inside_seen;
     bool hung;          /* killed by the watchdog */
     uint64_t stop_ms;   /* when it was told to stop; 0: not yet */
+    uint64_t calm_ms;   /* from when on it is as urgent as everybody; 0: not known yet, UINT64_MAX: it is */
     uint64_t lost_ms;   /* of its life, in which the master was stopped */
     struct child *next; /* in master->children */
 };
@@ -162,7 +164,8 @@ void child_say(struct child *child, enum message_kind kind);
 void child_stop(struct child *child);
 void child_kill(struct child *child);
 void calm(const struct master *self, pid_t pid); /* from here on as urgent as everybody */
-void child_calm(const struct child *child);
+void child_calm(struct child *child);
+void children_calm(struct master *self, uint64_t now_ms); /* those whose time it is */
 void children_reap_strangers(struct master *self);
 const char *child_name(const struct child *child, char text[32]);
 

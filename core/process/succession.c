@@ -136,8 +136,8 @@ static void more_time(struct master *self, struct child *taker)
         self->lanes[i].deadline_ms = clock_now_ms() + HAND_OVER_LIMIT_MS;
         waits = true;
     }
-    if (!waits)
-        child_calm(taker);
+    if (!waits && taker->calm_ms == 0)
+        taker->calm_ms = clock_now_ms() + CATCH_UP_MS;
 }
 
 void lanes_taken(struct master *self, struct child *child, uint32_t lane)
