@@ -101,6 +101,8 @@ Test(control, status_is_healthy_only_while_every_loop_turns)
     cr_assert(healthy());
     atomic_store(&fixture.segment->processes[worker].pid, 0x7ffffffe);
     cr_assert_not(healthy(), "worker 1 is dead");
+    stand_in(PROCESS_WORKER, 1, clock_now_ms());
+    cr_assert(healthy(), "the dead one is a reload's, and not reaped yet");
 }
 
 Test(control, servers_shows_state_health_and_load)
