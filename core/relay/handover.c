@@ -18,8 +18,8 @@
 #include <unistd.h>
 
 #define HANDOVER_RETRY_MS 1u
-#define KEEPER_LIMIT_MS                                                                                                \
-    1000u /* a dead holder's keeper that is slower is stopped or lost; its sockets are opened anew */
+/* A dead holder's keeper that is slower is stopped or lost; its sockets are opened anew. */
+#define KEEPER_LIMIT_MS 1000u
 
 struct transfer {
     struct relay *relay;

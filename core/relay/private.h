@@ -225,8 +225,8 @@ struct path *path_adopt(struct lane *lane, struct session_row *row, struct liste
 /* reason: for the log of sessions; NULL: nothing is said. */
 void path_end(struct path *path, const char *reason);
 int path_forget(struct path *path); /* the row lives on; its socket, which nobody watches by now: to be closed; or -1 */
-int path_open(
-    struct path *path); /* takes the socket that came for it, or opens the row's cell; negative errno values */
+/* Takes the socket that came for it, or opens its cell; negative errno values. */
+int path_open(struct path *path);
 void path_watch_record(struct path *path, const struct decision *decision);
 /* The record as it is now. false: there is none, or it is another decision than `watch` by now. */
 bool path_finds(const struct path *path, uint32_t record, uint64_t watch, struct record_ref *ref);

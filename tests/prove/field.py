@@ -70,7 +70,8 @@ def patient_loopback():
 @contextlib.contextmanager
 def tmpfs(folder):
     """What the daemon keeps there lies in memory, as under /run, in huge pages as docs/service.md advises."""
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1g,mode=755,huge=within_size", "homeport", folder], check=True, timeout=10)
+    options = "size=1g,mode=755,huge=within_size"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "homeport", folder], check=True, timeout=10)
     try:
         yield
     finally:
