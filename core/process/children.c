@@ -312,6 +312,7 @@ void child_stop(struct child *child)
 {
     child->state = CHILD_LEAVING;
     child->stop_ms = clock_now_ms();
+    keeper_let_go(child); /* it has nothing to keep any more, whatever becomes of its worker */
     child_say(child, MESSAGE_STOP);
 }
 

@@ -9,7 +9,8 @@
  * Fails: the worker ends in an orderly way -> it ends its keeper first
  *        the keeper dies, or both (the
  *        kernel is out of memory)          -> the worker's sockets are closed, and opened again by its successor
- *        the master dies                   -> the channel's end: the same
+ *        the master dies, or has told the
+ *        worker to stop                    -> the channel's end: it ends
  *        the taker dies                    -> that lane's sockets are closed
  *        too many descriptors on their way -> a look each millisecond
  * The taker believes nothing: it looks at each socket (upstream_is). */
@@ -75,15 +76,16 @@ static int socket_of(const struct keeper *self, uint32_t row)
     return atomic_load_explicit(&self->sockets[row], memory_order_relaxed) - 1;
 }
 
-/* A poll without signals (all are blocked) goes on after SIGSTOP and SIGCONT too, and never touches errno: that word is
- * the worker's, too. */
-static void await_death(int pidfd)
+/* false: the master has gone, or dismisses the worker; nobody will ask. A poll without signals (all are blocked) goes
+ * on after SIGSTOP and SIGCONT too, and never touches errno: that word is the worker's, too. */
+static bool await_death(const struct keeper *self)
 {
-    struct pollfd item = {.fd = pidfd, .events = POLLIN};
+    struct pollfd items[2] = {{.fd = self->pidfd, .events = POLLIN}, {.fd = self->channel, .events = 0}};
 
     (void)prctl(PR_SET_NAME, "homeport-keeper");
-    while (poll(&item, 1, -1) <= 0)
+    while (poll(items, 2, -1) <= 0)
         ;
+    return items[0].revents != 0;
 }
 
 /* Whoever is at the other end of the worker's connections waits for their end. */
@@ -150,7 +152,8 @@ static int keep(void *arg)
     int descriptors[SOCKET_MESSAGE_ROWS], status = 0;
     uint32_t count;
 
-    await_death(self->pidfd);
+    if (!await_death(self))
+        _exit(0);
     close_others(self);
     while (status == 0 || status == -EBADMSG) {
         status = socket_message_receive(self->channel, &message, descriptors, &count, true);

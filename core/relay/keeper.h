@@ -24,7 +24,8 @@ void keeper_note(struct keeper *keeper, const struct session_row *row, int fd);
 void keeper_note_epoll(struct keeper *keeper, uint32_t lane, int fd);
 
 /* [master] Of a worker that has died: its sockets of this lane shall come over fd, for relay_take. keeper: our end of
- * the channel. fd stays the caller's. When the channel is closed, the keeper does what it was asked for, and ends.
+ * the channel. fd stays the caller's. When the channel is closed, the keeper does what it was asked for, and ends;
+ * while its worker lives it ends at once.
  * Negative errno values: there is none. */
 int keeper_ask(int keeper, uint32_t lane, int fd);
 

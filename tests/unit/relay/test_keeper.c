@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -65,8 +66,10 @@ static void work(void)
             _exit(5);
     }
     keeper_note(keeper, &fixture.segment->rows[0], -1); /* as before closing it */
-    if (write(life[1], "u", 1) != 1 || read(channel[1], &word, 1) != 1)
+    if (write(life[1], "u", 1) != 1)
         _exit(6);
+    if (read(channel[1], &word, 1) != 1)
+        pause(); /* the master has gone */
     keeper_close(keeper);
     _exit(0);
 }
@@ -232,6 +235,21 @@ Test(keeper, ends_with_a_master_that_dies)
     kill_worker();
     close(channel[0]);
     channel[0] = -1;
+    expect_end(keeper);
+}
+
+/* Or that dismisses the worker, which may hang. */
+Test(keeper, ends_while_its_worker_lives_when_nobody_would_ask)
+{
+    pid_t keeper = keeper_pid();
+    struct pollfd item = {.fd = (int)syscall(SYS_pidfd_open, keeper, 0), .events = POLLIN};
+
+    close(channel[0]);
+    channel[0] = -1;
+    cr_assert_eq(poll(&item, 1, PATIENCE_MS), 1, "it stays");
+    close(item.fd);
+    cr_assert_eq(waitpid(worker, NULL, WNOHANG), 0, "the worker lives on");
+    kill_worker();
     expect_end(keeper);
 }
 
