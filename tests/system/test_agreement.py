@@ -85,6 +85,10 @@ def test_an_evicted_record_is_put_back_by_its_live_session(site):
     client = site.client()
     assert client.init()
     home = site.server_of(client, "init")
+    while len(site.responders[home].of_kind("init", client.spi_i)) > 1:  # it had to ask again: used records stay
+        client = site.client()
+        assert client.init()
+        home = site.server_of(client, "init")
     others = 0
     while record_of(site, client) is not None:
         assert others < 400, "the record was never evicted"
