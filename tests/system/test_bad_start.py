@@ -141,7 +141,7 @@ def refused(site, config, *words, prefix=(), timeout=20):
     # Findings in the file are followed by one line of the master; anything else is one line alone.
     rest = [line for line in lines if not line.startswith(site.path + ":")]
     assert len(rest) == 1, f"more than one line:\n{result.stderr}"
-    assert not has(site.folder), "a process is left over"
+    wait_for(lambda: not has(site.folder), what="the end of a killed worker's keeper, which is the last")
     state = os.path.join(site.folder, "state")
     if os.path.isdir(state) and not os.path.islink(state):
         assert "control.sock" not in os.listdir(state)
