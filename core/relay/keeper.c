@@ -169,11 +169,10 @@ static int keep(void *arg)
 
 /* A table of descriptors that two processes share grows slowly: each time the kernel waits until no core uses the old
  * one. So it has its size before. */
-static void make_room(int channel, uint32_t descriptors)
+static void make_room(const struct keeper *self, uint32_t descriptors)
 {
-    long limit = sysconf(_SC_OPEN_MAX);
-    int last = limit > 0 && (long)descriptors >= limit ? (int)limit - 1 : (int)descriptors;
-    int fd = fcntl(channel, F_DUPFD_CLOEXEC, last);
+    int last = descriptors < (uint32_t)self->limit ? (int)descriptors : self->limit - 1;
+    int fd = fcntl(self->channel, F_DUPFD_CLOEXEC, last);
 
     if (fd >= 0)
         close(fd);
@@ -237,7 +236,7 @@ int keeper_open(struct keeper **out, const struct segment *segment, uint32_t des
                             .rows = segment->lane_count * segment->rows_per_lane,
                             .limit = limit > channel && limit < DESCRIPTORS_MAX ? (int)limit : DESCRIPTORS_MAX};
     (void)fcntl(channel, F_SETFD, FD_CLOEXEC); /* what a plugin starts must not keep it */
-    make_room(channel, descriptors);
+    make_room(self, descriptors);
     self->sockets = memory(table_size(self));
     self->kept = memory((size_t)self->limit);
     self->stack = memory(STACK);

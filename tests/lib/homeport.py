@@ -172,6 +172,9 @@ class Daemon:
         return [pid for pid, fields, _ in processes() if int(fields[3]) == self.session and fields[0] != "Z" and
                 (keepers or not is_keeper(pid))]
 
+    def keepers(self):
+        return sorted(set(self.alive()) - set(self.alive(keepers=False)))
+
     def stop(self, timeout=10.0, status=0):
         """SIGTERM; checks the exit status and that nobody is left."""
         if self.process.poll() is None:

@@ -83,7 +83,7 @@ def test_where_the_keepers_are_killed_too_servers_and_ports_stay(site):
     site.start(GROUP, "aovpn")
     clients = connected(site, 6)
     before = cells(site)
-    keepers = set(site.daemon.alive()) - set(site.daemon.alive(keepers=False))
+    keepers = site.daemon.keepers()
     assert len(keepers) == len(site.daemon.workers()) == 2
     for pid in keepers:
         site.daemon.kill(pid)

@@ -118,8 +118,7 @@ def test_the_source_port_of_a_killed_worker_stays_silent_and_nothing_is_tracked(
         master = site.daemon.process.pid
         os.kill(master, signal.SIGSTOP)  # nobody is replaced for now
         workers = site.daemon.workers()
-        keepers = set(site.daemon.alive()) - set(site.daemon.alive(keepers=False))
-        for one in [*keepers, *workers]:  # without its keeper a worker's sockets are closed with it
+        for one in [*site.daemon.keepers(), *workers]:  # without its keeper a worker's sockets are closed with it
             site.daemon.kill(one)
         wait_for(lambda: all(Path(f"/proc/{pid}/stat").read_text("ascii").split()[2] == "Z" for pid in workers),
                  what="the end of the workers")
