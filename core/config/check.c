@@ -86,7 +86,7 @@ static void check_source_ports(struct reader *reader, const struct config_servic
     const struct config *config = reader->config;
     uint16_t port = service->listen_count > 0 ? service->listen[0].port : 0;
 
-    if (port >= config->port_first && port <= config->port_last)
+    if (service->protocol == IPPROTO_UDP && port >= config->port_first && port <= config->port_last)
         diagnostics_add(reader->diagnostics, SEVERITY_ERROR, service->listen_at[0],
                         "port %u lies in the own source ports %u-%u: choose other `ports` under `sessions`", port,
                         config->port_first, config->port_last);
@@ -138,6 +138,28 @@ static void check_pool_port(struct reader *reader, uint32_t index)
                             first->name, service->name);
             return;
         }
+    }
+}
+
+/* A probe speaks the protocol of the service that it is for. Said once a pool. */
+static void check_check(struct reader *reader, uint32_t index)
+{
+    const struct config_pool *pool = &reader->config->pools[index];
+    uint32_t protocol = pool->health.check == CHECK_IKE ? IPPROTO_UDP : IPPROTO_TCP;
+
+    if (pool->health.check != CHECK_IKE && pool->health.check != CHECK_TCP)
+        return;
+    for (uint32_t i = 0; i < reader->config->service_count; i++) {
+        const struct config_service *service = &reader->config->services[i];
+
+        if (service->pool != index || !has_pool(service) || service->protocol == protocol)
+            continue;
+        diagnostics_add(reader->diagnostics, SEVERITY_ERROR, service->at,
+                        "`%s` is %s, but its pool `%s` has `check: %s`: with `check: auto` each service is probed in "
+                        "its own protocol",
+                        service->name, service->protocol == IPPROTO_UDP ? "UDP" : "TCP", pool->name,
+                        pool->health.check == CHECK_IKE ? "ike" : "tcp");
+        return;
     }
 }
 
@@ -275,6 +297,7 @@ void check_config(struct reader *reader)
     }
     for (uint32_t i = 0; i < config->pool_count; i++) {
         check_pool_port(reader, i);
+        check_check(reader, i);
         warn_about_nat(reader, i);
         warn_about_disabled(reader, i);
     }

@@ -60,8 +60,8 @@ static void read_check(struct reader *reader, const struct key *key, const struc
     enum config_check *check = member;
 
     read_choice(reader, key, node, member);
-    if (*check == CHECK_TCP || *check == CHECK_SSTP) {
-        reader_not_in_this_version(reader, node, *check == CHECK_TCP ? "check: tcp" : "check: sstp");
+    if (*check == CHECK_SSTP) {
+        reader_not_in_this_version(reader, node, "check: sstp");
         *check = CHECK_AUTO;
     }
 }

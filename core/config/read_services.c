@@ -53,9 +53,7 @@ static void read_protocol(struct reader *reader, const struct key *key, const st
     uint32_t *out = member, choice = 0;
 
     read_choice(reader, key, node, &choice);
-    if (choice != 0)
-        reader_not_in_this_version(reader, node, "protocol: tcp");
-    *out = IPPROTO_UDP;
+    *out = choice == 0 ? IPPROTO_UDP : IPPROTO_TCP;
 }
 
 static void read_pool_name(struct reader *reader, const struct key *key, const struct node *node, void *member)

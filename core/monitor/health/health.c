@@ -2,8 +2,8 @@
 /* Happy path: every `interval` a probe goes to each (server, protocol, port) that some service uses. The first answer
  * makes a server that nobody knew "up"; after that `rise` answers in a row bring it up and `fall` unanswered ones in a
  * row take it down. What was known when the monitor before us died is where we go on.
- * Fails: ICMP port unreachable          -> down at once
- *        silent, but it answered a client within interval x fall -> not taken down: probes and tunnels may share a
+ * Fails: ICMP port unreachable, TCP: reset -> down at once
+ *        UDP: silent, but it answered a client within interval x fall -> not taken down: probes and tunnels may share a
  *                                          source address, and servers go silent by address
  *        this machine cannot send       -> the state stays as it is, said once in the log
  *        no probe slot in the segment   -> not probed, counts as up
@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/hash.h"
 #include "monitor/health/ike_probe.h"
+#include "monitor/health/tcp_probe.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -23,10 +24,12 @@
 
 struct check { /* one (server, protocol, port) */
     struct health *health;
-    struct ike_probe *probe;
+    struct ike_probe *ike; /* one of both, by its protocol; NULL: not made yet */
+    struct tcp_probe *tcp;
     uv_timer_t timer;
     uint32_t server, index; /* slot, and probe within it */
     uint16_t port;
+    bool is_tcp;
     const struct config_health *rule;
     uint32_t answers; /* in a row */
     bool unsent;      /* the last one could not be sent, and the log says so */
@@ -80,8 +83,12 @@ static void add_check(struct health *self, const struct topology_service *servic
             check->rule = rule;
         return;
     }
-    self->checks[self->count++] =
-        (struct check){.health = self, .server = server, .index = index, .port = config->server_port, .rule = rule};
+    self->checks[self->count++] = (struct check){.health = self,
+                                                 .server = server,
+                                                 .index = index,
+                                                 .port = config->server_port,
+                                                 .is_tcp = config->check == CHECK_TCP,
+                                                 .rule = rule};
 }
 
 static uint32_t most_checks(const struct topology *topology)
@@ -110,7 +117,7 @@ int health_open(struct health **out, const struct monitor_context *context, stru
     }
     self->context = *context;
     for (uint32_t i = 0; i < topology->service_count; i++)
-        if (topology->services[i].config->check == CHECK_IKE)
+        if (topology->services[i].config->check != CHECK_NONE)
             for (uint32_t j = 0; j < topology->services[i].member_count; j++)
                 add_check(self, &topology->services[i], topology->services[i].members[j].slot);
     for (uint32_t i = 0; i < self->count; i++) {
@@ -153,9 +160,13 @@ void health_close(struct health *health, void (*done)(void *arg), void *arg)
     for (uint32_t i = 0; i < health->count; i++) {
         health->open_handles++;
         uv_close((uv_handle_t *)&health->checks[i].timer, on_timer_closed);
-        if (health->checks[i].probe != NULL) {
+        if (health->checks[i].ike != NULL) {
             health->open_handles++;
-            ike_probe_close(health->checks[i].probe, on_probe_closed, health);
+            ike_probe_close(health->checks[i].ike, on_probe_closed, health);
+        }
+        if (health->checks[i].tcp != NULL) {
+            health->open_handles++;
+            tcp_probe_close(health->checks[i].tcp, on_probe_closed, health);
         }
     }
     handle_closed(health);
@@ -186,6 +197,11 @@ const char *health_all_down_text(const struct config_pool *pool)
                                             : "new clients are refused (all_down: refuse)";
 }
 
+static const char *protocol_of(const struct check *check)
+{
+    return check->is_tcp ? "tcp" : "udp";
+}
+
 static void set_state(struct check *check, bool down, const char *reason)
 {
     const struct monitor_context *context = &check->health->context;
@@ -197,8 +213,8 @@ static void set_state(struct check *check, bool down, const char *reason)
     atomic_store_explicit(&state->known, 1, memory_order_relaxed);
     server_set_down(context->segment, check->server, check->index, down);
     snprintf(name, sizeof name, "%.*s", (int)SEGMENT_NAME, server_of(check)->name);
-    log_write(context->log, down ? LOG_WARNING : LOG_INFO, "server %s is %s on udp/%u: %s", name, down ? "down" : "up",
-              check->port, reason);
+    log_write(context->log, down ? LOG_WARNING : LOG_INFO, "server %s is %s on %s/%u: %s", name, down ? "down" : "up",
+              protocol_of(check), check->port, reason);
     say_all_down(check->health);
 }
 
@@ -229,13 +245,13 @@ static void on_answered(struct check *check)
         set_state(check, false, reason);
 }
 
-/* Within interval x fall? Then a silent probe alone proves nothing. */
+/* Within interval x fall? Then a silent probe alone proves nothing. Those were datagrams: of TCP they say nothing. */
 static bool answered_a_client(const struct check *check)
 {
     uint64_t answered = atomic_load_explicit(&server_of(check)->answered_ms, memory_order_relaxed);
     uint64_t now = clock_now_ms();
 
-    return answered != 0 && now - answered <= check->rule->interval_ms * check->rule->fall;
+    return !check->is_tcp && answered != 0 && now - answered <= check->rule->interval_ms * check->rule->fall;
 }
 
 static void on_unanswered(struct check *check, const char *why)
@@ -279,43 +295,48 @@ static void on_unsent(struct check *check, const char *why)
 {
     if (!check->unsent)
         log_write(check->health->context.log, LOG_WARNING,
-                  "cannot probe server %.*s on udp/%u: %s; its state stays as it is, see `health.source` of its pool",
-                  (int)SEGMENT_NAME, server_of(check)->name, check->port, why);
+                  "cannot probe server %.*s on %s/%u: %s; its state stays as it is, see `health.source` of its pool",
+                  (int)SEGMENT_NAME, server_of(check)->name, protocol_of(check), check->port, why);
     check->unsent = true;
 }
 
-static void on_result(void *arg, enum ike_probe_result result, const char *why)
+static void on_result(void *arg, enum probe_result result, const char *why)
 {
     struct check *check = arg;
 
-    if (result == IKE_PROBE_UNSENT) {
+    if (result == PROBE_UNSENT) {
         on_unsent(check, why);
         return;
     }
     check->unsent = false;
     switch (result) {
-    case IKE_PROBE_ANSWERED:
+    case PROBE_ANSWERED:
         on_answered(check);
         break;
-    case IKE_PROBE_REFUSED:
+    case PROBE_REFUSED:
         on_refused(check, why);
         break;
-    case IKE_PROBE_SILENT:
-    case IKE_PROBE_FAILED:
+    case PROBE_SILENT:
+    case PROBE_FAILED:
         on_unanswered(check, why);
         break;
-    case IKE_PROBE_UNSENT:
+    case PROBE_UNSENT:
         break;
     }
 }
 
-static struct ike_probe *make_probe(struct check *check)
+/* false: no memory; the next turn tries again. */
+static bool make_probe(struct check *check)
 {
-    struct ike_probe_target target = {.server = server_of(check)->address, .source = check->rule->source};
-    struct ike_probe_events events = {.arg = check, .result = on_result};
+    struct probe_target target = {.server = server_of(check)->address, .source = check->rule->source};
+    struct probe_events events = {.arg = check, .result = on_result};
 
     target.server.port = check->port;
-    return ike_probe_open(check->health->context.loop, &target, &events);
+    if (check->is_tcp && check->tcp == NULL)
+        check->tcp = tcp_probe_open(check->health->context.loop, &target, &events);
+    else if (!check->is_tcp && check->ike == NULL)
+        check->ike = ike_probe_open(check->health->context.loop, &target, &events);
+    return check->is_tcp ? check->tcp != NULL : check->ike != NULL;
 }
 
 static uint64_t interval_of(const struct check *check)
@@ -328,13 +349,15 @@ static void on_timer(uv_timer_t *timer)
     struct check *check = timer->data;
     uint64_t timeout = check->rule->timeout_ms;
 
-    if (check->probe == NULL)
-        check->probe = make_probe(check);
-    if (check->probe == NULL)
-        return; /* no memory: the next turn tries again */
+    if (!make_probe(check))
+        return;
     counter_add(check->health->context.process, COUNTER_probes_sent, 1);
     /* Shorter than the interval by a hair, so that the result is there before the next probe. */
-    ike_probe_send(check->probe, timeout < interval_of(check) ? timeout : interval_of(check) - 1);
+    timeout = timeout < interval_of(check) ? timeout : interval_of(check) - 1;
+    if (check->is_tcp)
+        tcp_probe_send(check->tcp, timeout);
+    else
+        ike_probe_send(check->ike, timeout);
 }
 
 /* What nobody probes any more is no longer down: `check: none`, or another port since the last configuration. */

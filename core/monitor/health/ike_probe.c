@@ -20,8 +20,8 @@
 #define READS_A_TURN 16 /* a server that floods us must not hold the loop */
 
 struct ike_probe {
-    struct ike_probe_target target;
-    struct ike_probe_events events;
+    struct probe_target target;
+    struct probe_events events;
     uv_loop_t *loop;
     uv_timer_t timer; /* the time-out of the probe under way */
     uv_poll_t *poll;  /* NULL: no socket */
@@ -34,8 +34,7 @@ struct ike_probe {
 
 static void on_poll(uv_poll_t *poll, int status, int events);
 
-struct ike_probe *ike_probe_open(uv_loop_t *loop, const struct ike_probe_target *target,
-                                 const struct ike_probe_events *events)
+struct ike_probe *ike_probe_open(uv_loop_t *loop, const struct probe_target *target, const struct probe_events *events)
 {
     struct ike_probe *self = calloc(1, sizeof *self);
 
@@ -85,7 +84,7 @@ void ike_probe_close(struct ike_probe *probe, void (*closed)(void *arg), void *a
     uv_close((uv_handle_t *)&probe->timer, on_timer_closed);
 }
 
-static void finish(struct ike_probe *self, enum ike_probe_result result, const char *why)
+static void finish(struct ike_probe *self, enum probe_result result, const char *why)
 {
     self->under_way = false;
     uv_timer_stop(&self->timer);
@@ -96,7 +95,7 @@ static void fail(struct ike_probe *self, int code)
 {
     switch (code) {
     case ECONNREFUSED:
-        finish(self, IKE_PROBE_REFUSED, "port unreachable (ICMP)");
+        finish(self, PROBE_REFUSED, "port unreachable (ICMP)");
         break;
     case EHOSTUNREACH:
     case ENETUNREACH:
@@ -105,11 +104,11 @@ static void fail(struct ike_probe *self, int code)
     case ENOPROTOOPT:
     case EACCES: /* of a connected socket: administratively prohibited */
     case EPERM:
-        finish(self, IKE_PROBE_FAILED, strerror(code));
+        finish(self, PROBE_FAILED, strerror(code));
         break;
     default:
         close_socket(self);
-        finish(self, IKE_PROBE_UNSENT, strerror(code));
+        finish(self, PROBE_UNSENT, strerror(code));
     }
 }
 
@@ -161,7 +160,7 @@ static int send_probe(struct ike_probe *self, bool marked)
 
 static void on_timeout(uv_timer_t *timer)
 {
-    finish(timer->data, IKE_PROBE_SILENT, "");
+    finish(timer->data, PROBE_SILENT, "");
 }
 
 void ike_probe_send(struct ike_probe *probe, uint64_t timeout_ms)
@@ -202,7 +201,7 @@ static void on_poll(uv_poll_t *poll, int status, int events)
         ssize_t size = recv(self->fd, data, sizeof data, MSG_DONTWAIT);
 
         if (size >= 0 && self->under_way && is_answer(self, data, (size_t)size))
-            finish(self, IKE_PROBE_ANSWERED, "");
+            finish(self, PROBE_ANSWERED, "");
         if (size < 0 && (errno == EAGAIN || errno == EINTR))
             break;
         if (size < 0)

@@ -22,17 +22,13 @@ static void open_world(void)
                                "services:\n"
                                "  ike:    { listen: \"127.0.0.1:500\",  protocol: udp, pool: rras, max_clients: 5 }\n"
                                "  syslog: { listen: \"127.0.0.1:514\",  protocol: udp, pool: rras }\n"
-                               "  stream: { listen: \"127.0.0.1:443\",  protocol: udp, pool: rras }\n"
+                               "  stream: { listen: \"127.0.0.1:443\",  protocol: tcp, pool: rras }\n"
                                "  wide:   { listen: \"127.0.0.1:4500\", protocol: udp, pool: wide }\n"
                                "  strict: { listen: \"127.0.0.2:4500\", protocol: udp, pool: strict }\n";
 
     memcpy(yaml, text, sizeof text);
     world_open(&world, yaml);
-    /* What another UDP service is, and a TCP one, until their checks can be written. */
-    for (uint32_t i = 1; i <= 2; i++) {
-        world.config->services[i].ike = false;
-        world.config->services[i].protocol = i == 1 ? 17 : 6;
-    }
+    world.config->services[1].ike = false; /* what another UDP service is, until its check can be written */
 }
 
 static void close_world(void)

@@ -74,7 +74,7 @@ Test(topology, a_tcp_service_is_in_no_group)
     struct topology *topology;
     struct error error;
 
-    world.config->services[2].protocol = 6; /* loner; until TCP can be written */
+    world.config->services[2].protocol = 6; /* loner */
     world.config->services[2].health_group = true;
     server_probe_assign(world.segment, world_server(&world, "vpn1"), 6, 501);
     server_set_down(world.segment, world_server(&world, "vpn1"),
