@@ -13,15 +13,18 @@
 #include <unistd.h>
 
 /* Others' sockets of the same user would join our SO_REUSEPORT group, or we theirs, and take each other's datagrams:
- * whoever binds without that option is told that somebody is there. Other errors are those of the real socket. */
-static int check_free(const struct hp_endpoint *address, struct error *error)
+ * whoever binds without that option is told that somebody is there. Other errors are those of the real socket.
+ * Connections of our last life, which still close, are nobody who listens. */
+static int check_free(const struct hp_endpoint *address, bool tcp, struct error *error)
 {
     struct sockaddr_storage name;
     socklen_t size = endpoint_to_sockaddr(address, &name);
-    int fd = socket(name.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0), on = 1;
+    int fd = socket(name.ss_family, (tcp ? SOCK_STREAM : SOCK_DGRAM) | SOCK_CLOEXEC, 0), on = 1;
     bool taken = false;
     char text[ENDPOINT_TEXT];
 
+    if (fd >= 0 && tcp)
+        (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     if (fd >= 0 && setsockopt(fd, IPPROTO_IP, IP_FREEBIND, &on, sizeof on) == 0)
         taken = bind(fd, (const struct sockaddr *)&name, size) < 0 && errno == EADDRINUSE;
     if (fd >= 0)
@@ -31,16 +34,16 @@ static int check_free(const struct hp_endpoint *address, struct error *error)
     error_set(error, -EADDRINUSE, "%s is in use", endpoint_format(address, text));
     return error_next(
         error,
-        "see who has it: ss -lunp 'sport = :%u' (on the host, if this is a container); or change `listen` "
+        "see who has it: ss -l%cnp 'sport = :%u' (on the host, if this is a container); or change `listen` "
         "of this service",
-        address->port);
+        tcp ? 't' : 'u', address->port);
 }
 
 /* The generation before listens on this port: its own sockets would say no. */
-static bool is_ours(const struct generation *generation, const struct hp_endpoint *address)
+static bool is_ours(const struct generation *generation, const struct hp_endpoint *address, uint32_t protocol)
 {
     for (uint32_t i = 0; generation != NULL && i < generation->listener_count; i++)
-        if (generation->listeners[i].address.port == address->port)
+        if (generation->listeners[i].protocol == protocol && generation->listeners[i].address.port == address->port)
             return true;
     return false;
 }
@@ -71,7 +74,8 @@ static int open_listener(struct listener *listener, const struct generation *bef
                          struct error *error)
 {
     const struct listener *kept = listener_find(before, listener);
-    bool deaf = !is_ours(before, &listener->address); /* else a wildcard of ours may serve what it would drop */
+    bool deaf = !is_ours(before, &listener->address,
+                         listener->protocol); /* else a wildcard of ours may serve what it would drop */
 
     listener->sockets = malloc(lanes * sizeof *listener->sockets);
     if (listener->sockets == NULL)
@@ -93,7 +97,8 @@ int listeners_open(struct generation *generation, const struct generation *befor
     const struct plan *plan = generation->plan;
 
     for (uint32_t i = 0; i < plan->listener_count; i++) /* before the first of ours is there */
-        if (!is_ours(before, &plan->listeners[i].address) && check_free(&plan->listeners[i].address, error) < 0)
+        if (!is_ours(before, &plan->listeners[i].address, plan->listeners[i].protocol) &&
+            check_free(&plan->listeners[i].address, plan->listeners[i].protocol == IPPROTO_TCP, error) < 0)
             return error_under(error, "service %s", plan->listeners[i].service);
     for (uint32_t i = 0; i < plan->listener_count; i++) {
         struct listener *listener = &generation->listeners[i];
@@ -114,8 +119,9 @@ void listeners_retire(const struct generation *generation, const struct generati
     for (uint32_t i = 0; i < generation->listener_count; i++) {
         const struct listener *listener = &generation->listeners[i];
 
-        for (uint32_t lane = 0; lane < lanes && !endpoint_is_any(&listener->address); lane++)
-            if (listener_find(after, listener) == NULL)
+        for (uint32_t lane = 0; lane < lanes; lane++)
+            if ((listener->protocol == IPPROTO_TCP || !endpoint_is_any(&listener->address)) &&
+                listener_find(after, listener) == NULL)
                 listener_retire(listener->sockets[lane], &listener->address);
     }
 }

@@ -2,6 +2,7 @@
 #include "process/plan.h"
 
 #include <errno.h>
+#include <netinet/in.h>
 #include <pwd.h>
 #include <string.h>
 #include <unistd.h>
@@ -146,7 +147,7 @@ bool plan_valid(const struct plan *plan)
             return false;
     for (uint32_t i = 0; i < plan->listener_count; i++)
         if (!name_ends(plan->listeners[i].service) || plan->listeners[i].address.family != 4 ||
-            plan->listeners[i].protocol != 17)
+            (plan->listeners[i].protocol != IPPROTO_UDP && plan->listeners[i].protocol != IPPROTO_TCP))
             return false;
     return true;
 }

@@ -16,6 +16,7 @@
 
 #include "base/clock.h"
 #include <errno.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -149,10 +150,13 @@ static void on_second(struct role *role)
 static int open_relay(struct worker *self, struct error *error)
 {
     struct role *role = &self->role;
-    uint32_t lanes = role->segment->lane_count / role->config->workers + 1;
+    uint32_t lanes = role->segment->lane_count / role->config->workers + 1, each = 1;
     int status;
 
-    if (keeper_open(&self->keeper, role->segment, lanes * role->segment->rows_per_lane + OTHER_DESCRIPTORS,
+    for (uint32_t i = 0; i < role->config->service_count; i++)
+        if (role->config->services[i].protocol == IPPROTO_TCP)
+            each = 2;
+    if (keeper_open(&self->keeper, role->segment, lanes * role->segment->rows_per_lane * each + OTHER_DESCRIPTORS,
                     SPAWN_KEEPER, error) < 0)
         log_failure(&role->log, LOG_WARNING, error);
     status = decider_open(&self->decider, role->config, role->topology, role->segment, role->slot, role->root,

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A lane changes hands. Giver: stops reading the lane, sends each session's socket with its row's number, then DONE,
- * closes its own copies and never touches the lane again. Taker: keeps what comes until DONE, then holds the lane; what
- * the sockets have heard meanwhile lies in their queues.
- * Fails: the taker is gone     -> the giver forgets the lane all the same: its sessions stand in the rows
- *        the giver is gone     -> end of file does for DONE, once its parent has said that it is dead: its end of the
- *                                 pair may just have been lost on the way to it; sockets that did not come are opened
- *        a message is nonsense -> its sockets are closed, the rest counts
- *        the giver was killed  -> its keeper sends them (keeper.c), or does not within KEEPER_LIMIT_MS: as above
- *        the taker runs out of descriptors -> the kernel cuts the message; those sockets are opened when needed
- *        the queue is full     -> the loop waits for room; too many descriptors in flight: a look each millisecond */
-#include "relay/private.h"
+/* A lane changes hands. Giver: stops reading the lane, sends each session's socket with its row's number, the streams
+ * of TCP with what is unsent of them (stream_give.c), then DONE, closes its own copies and never touches the lane
+ * again. Taker: keeps what comes until DONE, then holds the lane; what the sockets have heard meanwhile lies in their
+ * queues. Fails: the taker is gone     -> the giver forgets the lane all the same: its sessions stand in the rows the
+ * giver is gone     -> end of file does for DONE, once its parent has said that it is dead: its end of the pair may
+ * just have been lost on the way to it; sockets that did not come are opened a message is nonsense -> its sockets are
+ * closed, the rest counts the giver was killed  -> its keeper sends them (keeper.c), or does not within
+ * KEEPER_LIMIT_MS: as above the taker runs out of descriptors -> the kernel cuts the message; those sockets are opened
+ * when needed the queue is full     -> the loop waits for room; too many descriptors in flight: a look each millisecond
+ */
 #include "relay/socket_message.h"
+#include "relay/stream.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -27,8 +27,9 @@ struct transfer {
     struct transfer *next;
     uv_poll_t poll;
     uv_timer_t retry;
-    uint32_t open; /* handles */
-    uint32_t row;  /* giver: the first that has not been sent */
+    uint32_t open;                                                   /* handles */
+    enum { GIVE_SOCKETS, GIVE_STREAMS, GIVE_RESTS, GIVE_DONE } step; /* giver */
+    struct stream_place place;                                       /* what has not been sent begins here */
     int fd;
     void (*done)(void *arg, uint32_t lane);
     void *arg;
@@ -104,41 +105,78 @@ static void transfer_done(struct transfer *transfer)
 
 /* ---- giver ---- */
 
-/* Fills the message from the first row that has not been sent; returns the row to go on with. */
-static uint32_t message_fill(const struct transfer *transfer, struct socket_message *message, int *descriptors)
+struct parcel { /* a message with what goes beside it */
+    struct socket_message message;
+    int descriptors[SOCKET_MESSAGE_ROWS];
+    uint32_t count; /* of descriptors */
+    const uint8_t *data;
+    uint32_t size;
+};
+
+/* false: there is no socket more. */
+static bool sockets_give(const struct lane *lane, struct stream_place *place, struct parcel *parcel)
 {
-    const struct lane *lane = transfer->lane;
-    uint32_t row = transfer->row;
+    struct socket_message *message = &parcel->message;
 
     *message = (struct socket_message){.kind = SOCKET_MESSAGE_SOCKETS, .lane = lane->number};
-    for (; row < lane->row_count && message->count < SOCKET_MESSAGE_ROWS; row++) {
+    for (; place->row < lane->row_count && message->count < SOCKET_MESSAGE_ROWS; place->row++) {
+        uint32_t row = place->row;
         int fd = lane->paths[row] != NULL ? lane->paths[row]->watched.fd : -1;
         if (fd < 0 && lane->incoming != NULL)
             fd = lane->incoming[row];
         if (fd < 0)
             continue;
         message->rows[message->count] = row;
-        descriptors[message->count++] = fd;
+        parcel->descriptors[message->count++] = fd;
     }
-    if (message->count == 0)
-        message->kind = SOCKET_MESSAGE_DONE;
-    return row;
+    parcel->count = message->count;
+    return message->count > 0;
+}
+
+/* From the place on, which goes on behind it. */
+static bool parcel_fill(const struct transfer *transfer, struct stream_place *place, struct parcel *parcel)
+{
+    const struct lane *lane = transfer->lane;
+
+    switch (transfer->step) {
+    case GIVE_SOCKETS:
+        return sockets_give(lane, place, parcel);
+    case GIVE_STREAMS:
+        return streams_give(lane, place, &parcel->message, parcel->descriptors, &parcel->count);
+    case GIVE_RESTS:
+        return streams_give_rest(lane, place, &parcel->message, &parcel->data, &parcel->size);
+    case GIVE_DONE:
+        break;
+    }
+    parcel->count = 0;
+    parcel->message = (struct socket_message){.kind = SOCKET_MESSAGE_DONE, .lane = lane->number};
+    return true;
+}
+
+static int parcel_send(int fd, struct parcel *parcel)
+{
+    if (parcel->message.kind == SOCKET_MESSAGE_REST)
+        return socket_message_send_rest(fd, &parcel->message, parcel->data, parcel->size);
+    return socket_message_send(fd, &parcel->message, parcel->descriptors, parcel->count);
 }
 
 static void on_retry(uv_timer_t *timer);
 
 static void give_some(struct transfer *transfer)
 {
-    struct socket_message message;
-    int descriptors[SOCKET_MESSAGE_ROWS];
+    struct parcel parcel;
     int status;
 
     do {
-        uint32_t next = message_fill(transfer, &message, descriptors);
-        status = socket_message_send(transfer->fd, &message, descriptors, message.count);
+        struct stream_place place = transfer->place;
+        while (!parcel_fill(transfer, &place, &parcel)) {
+            transfer->step++;
+            place = transfer->place = (struct stream_place){0};
+        }
+        status = parcel_send(transfer->fd, &parcel);
         if (status == 0)
-            transfer->row = next;
-    } while (status == 0 && message.kind != SOCKET_MESSAGE_DONE);
+            transfer->place = place;
+    } while (status == 0 && parcel.message.kind != SOCKET_MESSAGE_DONE);
     if (status == -EAGAIN || status == -ENOBUFS)
         return; /* the loop says when there is room */
     if (status == -ETOOMANYREFS) {
@@ -171,7 +209,8 @@ static void read_retired(struct lane *lane)
 {
     relay_wake(lane->relay);
     for (struct listener *listener = lane->listeners; listener != NULL; listener = listener->next)
-        while (listener_retired(listener->watched.fd) && udp_read(listener))
+        while (listener_retired(listener->watched.fd) &&
+               (listener->watched.kind == WATCHED_ACCEPTOR ? stream_accept(listener) : udp_read(listener)))
             ;
     relay_rest(lane->relay);
 }
@@ -218,13 +257,21 @@ static void descriptors_keep(struct lane *lane, const struct socket_message *mes
 /* One message. 1: there may be more; 0: DONE; -EPIPE: the end; -EAGAIN. */
 static int take_one(struct transfer *transfer)
 {
+    struct lane *lane = transfer->lane;
     struct socket_message message;
     int descriptors[SOCKET_MESSAGE_ROWS];
-    uint32_t count;
-    int status = socket_message_receive(transfer->fd, &message, descriptors, &count, false);
-    bool valid = status == 0 && message.lane == transfer->lane->number;
+    uint32_t count, size = STREAM_CHUNK;
+    uint8_t *data = transfer->relay->chunk;
+    int status = socket_message_receive_rest(transfer->fd, &message, descriptors, &count, data, &size);
+    bool valid = status == 0 && message.lane == lane->number;
 
-    descriptors_keep(transfer->lane, valid ? &message : NULL, descriptors, count);
+    if (valid && message.kind == SOCKET_MESSAGE_STREAMS) {
+        streams_come(lane, &message, descriptors, count);
+        count = 0;
+    } else if (valid && message.kind == SOCKET_MESSAGE_REST) {
+        stream_rest_comes(lane, &message, data, size);
+    }
+    descriptors_keep(lane, valid ? &message : NULL, descriptors, count);
     if (status == -EPIPE || status == -EAGAIN)
         return status;
     return valid && message.kind == SOCKET_MESSAGE_DONE ? 0 : 1;

@@ -8,9 +8,10 @@
  *        the servers' port of its service is another one -> the session ends
  *        two live rows of one flow                       -> the later one ends
  *        a socket that is not what its row says          -> closed, opened again
+ *        a TCP stream that its last holder has not sent  -> the session ends
  *        no descriptor left while opening again          -> those wait for their clients */
 #include "base/endpoint.h"
-#include "relay/private.h"
+#include "relay/stream.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -96,6 +97,7 @@ static void lane_release(struct lane *lane)
 {
     epoll_close(lane);
     incoming_free(lane);
+    streams_forget(lane);
     free(lane->reopen);
     free(lane->free_rows);
     free(lane->paths);
@@ -173,7 +175,7 @@ static struct row_use *rows_sorted(const struct lane *lane, bool live, uint32_t 
         return NULL;
     for (uint32_t i = 0; i < lane->row_count; i++) {
         const struct path *path = lane->paths[i];
-        if (live ? path != NULL && path->watched.fd < 0 : path == NULL)
+        if (live ? path != NULL && path->watched.fd < 0 && path->stream == NULL : path == NULL)
             uses[(*count)++] = (struct row_use){.last_ms = row_last_ms(&lane->rows[i]), .row = i};
     }
     qsort(uses, *count, sizeof *uses, row_use_compare);
@@ -225,6 +227,7 @@ static void row_adopt(struct lane *lane, uint32_t position)
 {
     struct session_row *row = &lane->rows[position];
     struct listener *listener = lane_listener(lane, row);
+    const char *why = "no memory";
     struct flow_key key;
 
     index_key_of(lane, position, &key);
@@ -235,8 +238,11 @@ static void row_adopt(struct lane *lane, uint32_t position)
         row_refuse(lane, row, "port changed");
     } else if (flow_index_find(&lane->index, &key) != FLOW_NONE) {
         row_refuse(lane, row, "second row of one flow");
-    } else if (path_adopt(lane, row, listener) == NULL) {
-        row_refuse(lane, row, "no memory");
+    } else if (listener->watched.kind != WATCHED_ACCEPTOR && lane->coming != NULL && lane->coming[position] != NULL) {
+        row_refuse(lane, row, "protocol changed");
+    } else if ((listener->watched.kind == WATCHED_ACCEPTOR ? stream_adopt(lane, row, listener, &why)
+                                                           : path_adopt(lane, row, listener)) == NULL) {
+        row_refuse(lane, row, why);
     } else {
         relay_count(lane->relay, COUNTER_sessions_adopted, 1);
     }
@@ -262,6 +268,7 @@ void lane_hold(struct lane *lane)
         if (session_is_live(&lane->rows[i]))
             row_adopt(lane, i);
     incoming_close(lane, false);
+    streams_forget(lane);
     list_free_rows(lane);
     list_closed_rows(lane);
     lane->state = LANE_HELD;
@@ -299,7 +306,7 @@ bool lane_reopen(struct lane *lane, uint32_t limit)
         uint32_t position = lane->reopen != NULL ? lane->reopen[lane->reopen_next] : lane->reopen_next;
         struct path *path = lane->paths[position];
         lane->reopen_next++;
-        if (path == NULL || path->watched.fd >= 0 ||
+        if (path == NULL || path->stream != NULL || path->watched.fd >= 0 ||
             (lane->no_descriptor && (lane->incoming == NULL || lane->incoming[position] < 0)))
             continue;
         int status = path_open(path);

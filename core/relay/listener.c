@@ -9,6 +9,7 @@
 #include <linux/filter.h>
 #include <linux/sock_diag.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -25,6 +26,15 @@ static int option_on(int fd, int level, int option)
     int on = 1;
 
     return setsockopt(fd, level, option, &on, sizeof on);
+}
+
+/* Accepted connections inherit what is set here. Their predecessors', which still close, do not keep the port. */
+static int options_set_tcp(int fd, const struct hp_endpoint *address)
+{
+    if (option_on(fd, SOL_SOCKET, SO_REUSEADDR) < 0 || option_on(fd, SOL_SOCKET, SO_REUSEPORT) < 0 ||
+        option_on(fd, IPPROTO_IP, IP_FREEBIND) < 0 || option_on(fd, IPPROTO_TCP, TCP_NODELAY) < 0)
+        return -errno;
+    return address->family != 4 && option_on(fd, IPPROTO_IPV6, IPV6_V6ONLY) < 0 ? -errno : 0;
 }
 
 static int options_set(int fd, const struct hp_endpoint *address)
@@ -46,14 +56,14 @@ static int options_set(int fd, const struct hp_endpoint *address)
     return endpoint_is_any(address) && option_on(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO) < 0 ? -errno : 0;
 }
 
-static int bind_failed(int code, const struct hp_endpoint *address, struct error *error)
+static int bind_failed(int code, const struct hp_endpoint *address, bool tcp, struct error *error)
 {
     char text[ENDPOINT_TEXT];
 
     error_set(error, code, "cannot bind %s: %s", endpoint_format(address, text), strerror(-code));
     if (code == -EADDRINUSE)
-        return error_next(error, "see who has it: ss -lunp 'sport = :%u'; or change `listen` of this service",
-                          address->port);
+        return error_next(error, "see who has it: ss -l%cnp 'sport = :%u'; or change `listen` of this service",
+                          tcp ? 't' : 'u', address->port);
     if (code == -EACCES)
         return error_next(error, "ports below 1024 need CAP_NET_BIND_SERVICE (root has it; container: "
                                  "--cap-add=NET_BIND_SERVICE), or a lower sysctl net.ipv4.ip_unprivileged_port_start");
@@ -69,27 +79,44 @@ static int deafen(int fd)
     return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program);
 }
 
+static bool is_stream(int fd)
+{
+    int type = 0;
+    socklen_t size = sizeof type;
+
+    return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 && type == SOCK_STREAM;
+}
+
 void listener_hear(int fd)
 {
     int none = 0;
 
-    (void)setsockopt(fd, SOL_SOCKET, SO_DETACH_FILTER, &none, sizeof none);
+    if (is_stream(fd))
+        (void)listen(fd, SOMAXCONN);
+    else
+        (void)setsockopt(fd, SOL_SOCKET, SO_DETACH_FILTER, &none, sizeof none);
 }
 
-/* A socket that is connected, here to itself, gets nothing from others. */
+/* A socket that is connected, here to itself, gets nothing from others. One that listens hears no SYN any more: who has
+ * sent one sends it again, when nobody is there but those others. */
 void listener_retire(int fd, const struct hp_endpoint *address)
 {
     struct sockaddr_storage name;
     socklen_t size = endpoint_to_sockaddr(address, &name);
 
-    (void)connect(fd, (const struct sockaddr *)&name, size);
+    if (is_stream(fd))
+        (void)deafen(fd);
+    else
+        (void)connect(fd, (const struct sockaddr *)&name, size);
 }
 
 bool listener_retired(int fd)
 {
     struct sockaddr_storage peer;
-    socklen_t size = sizeof peer;
+    socklen_t size = sizeof peer, filter = 0;
 
+    if (is_stream(fd))
+        return getsockopt(fd, SOL_SOCKET, SO_GET_FILTER, NULL, &filter) == 0 && filter > 0;
     return getsockopt(fd, SOL_SOCKET, SO_PEERNAME, &peer, &size) == 0;
 }
 
@@ -98,17 +125,14 @@ int listener_socket(int *out, const struct hp_endpoint *address, uint32_t protoc
     struct sockaddr_storage name;
     socklen_t size = endpoint_to_sockaddr(address, &name);
     char text[ENDPOINT_TEXT];
-    int fd, status;
+    bool tcp = protocol == IPPROTO_TCP;
+    int fd = socket(name.ss_family, (tcp ? SOCK_STREAM : SOCK_DGRAM) | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), status;
 
-    if (protocol != IPPROTO_UDP)
-        return error_set(error, -EPROTONOSUPPORT, "cannot listen on %s: TCP is not in this version",
-                         endpoint_format(address, text));
-    fd = socket(address->family == 4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return error_set(error, -errno, "cannot open a socket for %s: %s", endpoint_format(address, text),
                          strerror(errno));
-    status = options_set(fd, address);
-    if (status == 0 && deaf && deafen(fd) < 0)
+    status = tcp ? options_set_tcp(fd, address) : options_set(fd, address);
+    if (status == 0 && !tcp && deaf && deafen(fd) < 0)
         status = -errno;
     if (status < 0) {
         error_set(error, status, "cannot prepare a socket for %s: %s", endpoint_format(address, text),
@@ -116,9 +140,11 @@ int listener_socket(int *out, const struct hp_endpoint *address, uint32_t protoc
         goto fail;
     }
     if (bind(fd, (const struct sockaddr *)&name, size) < 0) {
-        status = bind_failed(-errno, address, error);
+        status = bind_failed(-errno, address, tcp, error);
         goto fail;
     }
+    if (tcp && !deaf)
+        listener_hear(fd);
     *out = fd;
     return 0;
 

@@ -7,7 +7,7 @@
  * Fails: no row, cell or descriptor -> the datagram is refused and counted, nothing is left behind
  *        the cell cannot be bound   -> skipped, counted, the next one */
 #include "base/endpoint.h"
-#include "relay/private.h"
+#include "relay/stream.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -55,8 +55,8 @@ static int cell_open(struct lane *lane, const struct hp_endpoint *server, uint16
     return -EADDRINUSE;
 }
 
-static struct path *path_make(struct lane *lane, struct session_row *row, struct listener *listener,
-                              const struct hp_endpoint *server)
+struct path *path_make(struct lane *lane, struct session_row *row, struct listener *listener,
+                       const struct hp_endpoint *server)
 {
     struct path *path = calloc(1, sizeof *path);
 
@@ -73,8 +73,14 @@ static struct path *path_make(struct lane *lane, struct session_row *row, struct
     return path;
 }
 
-/* The row is live: the path can be found. */
-static void path_enter(struct path *path)
+void path_free(struct path *path)
+{
+    if (path != NULL)
+        stream_free(path->stream);
+    free(path);
+}
+
+void path_enter(struct path *path)
 {
     struct lane *lane = path->lane;
     struct flow_key key;
@@ -200,6 +206,8 @@ static void path_close(struct path *path)
 {
     int fd;
 
+    if (path->stream != NULL)
+        stream_close(path->stream);
     relay_unwatch(path->lane->watched.fd, &path->watched);
     fd = path_forget(path);
     if (fd >= 0)
@@ -216,7 +224,8 @@ void path_end(struct path *path, const char *reason)
     if (reason != NULL)
         report_session(lane->relay, "session ended", path, reason, true);
     flow_index_remove(&lane->index, &key);
-    cell_give(lane, &path->server, path->row->source_port);
+    if (path->stream == NULL)
+        cell_give(lane, &path->server, path->row->source_port);
     path_close(path);
     lane_give_row(lane, path->row);
     struct hp_endpoint local = {.family = path->row->client.family, .port = path->listener->address.port};
@@ -391,6 +400,10 @@ void path_rekey(struct path *path)
     uint8_t key[HP_KEY_MAX];
     struct record_ref ref;
 
+    if (path->stream != NULL) {
+        stream_ask_again(path);
+        return;
+    }
     if (!path->ask_again) /* a datagram was quicker */
         return;
     memcpy(local.address, path->row->local, sizeof local.address);

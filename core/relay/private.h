@@ -12,12 +12,14 @@
 #include "relay/keeper.h"
 #include "relay/relay.h"
 #include "relay/run.h"
+#include "relay/stream_half.h"
 #include "segment/record.h"
 #include "segment/session.h"
 
 #define RELAY_BUDGET 256u /* datagrams read from one socket before the others have their turn */
 #define RELAY_TICK_MS 25u /* the sweep visits a fortieth of the rows each time: every row once a second */
 #define RELAY_TICKS 40u
+#define RELAY_REST_TICKS 4u     /* for which a listener rests that finds no descriptor for who comes */
 #define RELAY_REOPEN 64u        /* sockets taken or opened per loop turn behind a hand-over */
 #define RELAY_REKEY 128u        /* rows looked at per loop turn for another key */
 #define RELAY_QUIET_MS 5000u    /* a session that was heard since: its record has not expired */
@@ -28,7 +30,7 @@
 
 _Static_assert(BATCH_SLOTS < RELAY_NO_SLOT, "a slot's number fits its chain");
 
-struct service { /* a UDP service of the configuration, by its position there */
+struct service { /* a service of the configuration, by its position there */
     const struct config_service *config;
     const struct topology_service *topology;
     uint32_t position;
@@ -37,7 +39,7 @@ struct service { /* a UDP service of the configuration, by its position there */
     uint64_t settings; /* decider_settings */
 };
 
-enum watched_kind { WATCHED_LISTENER, WATCHED_PATH, WATCHED_LANE };
+enum watched_kind { WATCHED_LISTENER, WATCHED_PATH, WATCHED_LANE, WATCHED_ACCEPTOR, WATCHED_STREAM };
 struct watched { /* first member of what epoll watches */
     enum watched_kind kind;
     int fd;  /* -1: closed; an event that is still in hand is for nobody */
@@ -61,6 +63,7 @@ struct listener { /* the lane's socket of a listening address */
  * of a lane that is held; all of it can be made again from the row. */
 struct path {
     struct watched watched; /* fd -1: to be taken or opened with the client's next datagram, or when the loop is idle */
+    struct stream *stream;  /* TCP: both its sockets are there; NULL: UDP */
     struct lane *lane;
     struct session_row *row;
     const struct service *service;
@@ -97,7 +100,8 @@ struct lane {
     uint32_t *free_rows; /* a ring, longest free first: ended rows remember when their port was used last */
     uint32_t free_first, free_count;
     struct cells *cells;
-    int *incoming;    /* by row: sockets from the last holder that are not used yet, else -1; NULL: none */
+    struct stream **coming; /* by row: streams from the last holder that are not adopted yet; NULL: none */
+    int *incoming;          /* by row: sockets from the last holder that are not used yet, else -1; NULL: none */
     uint32_t *reopen; /* rows whose socket is still closed, most recently used first; NULL: in order of the rows */
     uint32_t reopen_next, reopen_count;
     bool no_descriptor;  /* left, while they were opened */
@@ -142,7 +146,9 @@ struct relay {
     struct runs runs;
     struct path *buried; /* ended paths: an event in hand may still name them */
     struct transfer *transfers;
-    uint32_t handles; /* that the loop has not let go of */
+    int spare;                   /* a descriptor for refusing a connection when none is left; -1: none */
+    uint8_t chunk[STREAM_CHUNK]; /* what was read of a stream, or of another relay; as long as a call */
+    uint32_t handles;            /* that the loop has not let go of */
     bool closing;
     void (*closed)(void *arg);
     void *closed_arg;
@@ -219,6 +225,10 @@ struct flow {
     struct listener *listener;
     const struct hp_endpoint *client, *local;
 };
+struct path *path_make(struct lane *lane, struct session_row *row, struct listener *listener,
+                       const struct hp_endpoint *server); /* NULL: no memory */
+void path_enter(struct path *path);                       /* its row is live: it can be found */
+void path_free(struct path *path);
 /* A session begins at the decision's server. moved: it goes on from another one. NULL: refused and counted. */
 struct path *path_begin(const struct flow *flow, const struct decision *decision, bool moved);
 struct path *path_adopt(struct lane *lane, struct session_row *row, struct listener *listener); /* no socket yet */

@@ -2,16 +2,17 @@
 /* The relay as a whole: what the loop watches, and who is called.
  *
  * A turn: the loop finds our epoll instance readable, up to READY events of each lane are served (a listener reads its
- * vector, a session's socket its replies), then the replies that have been collected leave. Forty times a second a
- * slice of the rows is swept. Behind a hand-over an idle handle asks for the sessions' keys, then it takes the sockets
- * that came for them, or opens those that did not, some a turn. What ends during a turn is buried first and freed at
- * its end: an event in hand may still name it. */
+ * vector, a session's socket its replies, a stream's what it holds), then the replies that have been collected leave.
+ * Forty times a second a slice of the rows is swept. Behind a hand-over an idle handle asks for the sessions' keys,
+ * then it takes the sockets that came for them, or opens those that did not, some a turn. What ends during a turn is
+ * buried first and freed at its end: an event in hand may still name it. */
 #include "base/clock.h"
 #include "base/endpoint.h"
 #include "base/hash.h"
-#include "relay/private.h"
+#include "relay/stream.h"
 
 #include <errno.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -28,7 +29,7 @@ void relay_rest(struct relay *relay)
 {
     while (relay->buried != NULL) {
         struct path *next = relay->buried->next;
-        free(relay->buried);
+        path_free(relay->buried);
         relay->buried = next;
     }
 }
@@ -67,6 +68,12 @@ static void lane_serve(const struct lane *lane)
         case WATCHED_PATH:
             reply_read((struct path *)(void *)watched);
             break;
+        case WATCHED_ACCEPTOR:
+            (void)stream_accept((struct listener *)(void *)watched);
+            break;
+        case WATCHED_STREAM:
+            stream_event((struct stream_side *)(void *)watched, ready[i].events);
+            break;
         case WATCHED_LANE: /* is in no lane */
             break;
         }
@@ -97,6 +104,8 @@ static void on_tick(uv_timer_t *timer)
         if (lane->state != LANE_HELD)
             continue;
         sweep_drops(lane);
+        if (relay->ticks % RELAY_REST_TICKS == 0)
+            stream_accept_again(lane);
         if (lane->reopen_count > 0 && relay->ticks < RELAY_TICKS) /* first things first, in our first second */
             continue;
         sweep_lane(lane, relay->ticks % RELAY_TICKS);
@@ -144,6 +153,8 @@ static void relay_free(struct relay *relay)
     batch_close(&relay->arrivals);
     batch_close(&relay->replies);
     free(relay->services);
+    if (relay->spare >= 0)
+        close(relay->spare);
     if (relay->epoll >= 0)
         close(relay->epoll);
     free(relay);
@@ -163,6 +174,7 @@ static int relay_prepare(struct relay *relay, struct error *error)
     relay->epoll = epoll_create1(EPOLL_CLOEXEC);
     if (relay->epoll < 0)
         return error_set(error, -errno, "cannot watch sockets: %s", strerror(errno));
+    relay->spare = stream_spare(relay);
     status = uv_poll_init(relay->loop, &relay->ready, relay->epoll);
     return status < 0 ? error_set(error, status, "cannot watch sockets: %s", uv_strerror(status)) : 0;
 }
@@ -185,7 +197,7 @@ int relay_open(struct relay **out, uv_loop_t *loop, const struct config *config,
     relay->slot = &segment->processes[self % SEGMENT_PROCESSES];
     relay->self = self;
     relay->log = log;
-    relay->epoll = -1;
+    relay->epoll = relay->spare = -1;
     hash_random(relay->secret, sizeof relay->secret);
     status = relay_prepare(relay, error);
     if (status < 0) {
@@ -268,7 +280,8 @@ int relay_add_listener(struct relay *relay, uint32_t number, uint32_t lane_numbe
         close(fd);
         return error_set(error, -EINVAL, "listener %u of lane %u does not fit the configuration", number, lane_number);
     }
-    listener->watched = (struct watched){.kind = WATCHED_LISTENER, .fd = fd};
+    listener->watched = (struct watched){
+        .kind = listener->service->config->protocol == IPPROTO_TCP ? WATCHED_ACCEPTOR : WATCHED_LISTENER, .fd = fd};
     listener->lane = lane;
     listener->number = number;
     listener->wildcard = endpoint_is_any(&listener->address);

@@ -55,7 +55,7 @@ bool relay_holds_lanes(const struct relay *relay); /* or is taking or giving any
  * SO_RCVBUF), SO_RXQ_OVFL, IP_PKTINFO for a wildcard, IP_PMTUDISC_DONT, non-blocking, close-on-exec. Used by the
  * master. deaf: it drops what comes until listener_hear(), so that no flow goes to another lane than its own while the
  * others are not bound yet. Errors: -EADDRINUSE (says how to find out who), -EACCES (ports below 1024 without the
- * capability), others. */
+ * capability), others. TCP: the same without buffers; it does not listen until listener_hear(). */
 int listener_socket(int *out, const struct hp_endpoint *address, uint32_t protocol, bool deaf, struct error *error);
 void listener_hear(int fd);
 /* From here on what is sent to this address goes to whoever else listens there (a wildcard); what is in the queue stays

@@ -12,6 +12,8 @@ enum socket_message_kind {
     SOCKET_MESSAGE_SOCKETS, /* rows[i] beside each descriptor */
     SOCKET_MESSAGE_DONE,    /* that were all */
     SOCKET_MESSAGE_ASK,     /* to a keeper: send those of this lane to the descriptor beside this */
+    SOCKET_MESSAGE_STREAMS, /* stream_give.c: TCP, two descriptors each */
+    SOCKET_MESSAGE_REST,    /* and octets behind the message */
 };
 struct socket_message {
     uint32_t magic, kind, count, lane;
@@ -25,5 +27,11 @@ int socket_message_send(int fd, struct socket_message *message, const int *descr
  * here (not when wait is asked for). */
 int socket_message_receive(int fd, struct socket_message *message, int descriptors[SOCKET_MESSAGE_ROWS],
                            uint32_t *count, bool wait);
+
+/* The same with octets behind the message: of kind SOCKET_MESSAGE_REST. */
+int socket_message_send_rest(int fd, struct socket_message *message, const uint8_t *data, uint32_t size);
+/* Any kind; size: room for octets, then how many have come. Does not wait. */
+int socket_message_receive_rest(int fd, struct socket_message *message, int descriptors[SOCKET_MESSAGE_ROWS],
+                                uint32_t *count, uint8_t *data, uint32_t *size);
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What no datagram does: idle sessions end, records of live sessions do not expire, drops are carried out. */
 #include "base/endpoint.h"
-#include "relay/private.h"
+#include "relay/stream.h"
 
 static bool is_idle(const struct path *path, uint64_t now_ms)
 {
@@ -33,9 +33,9 @@ void sweep_lane(struct lane *lane, uint32_t part)
 
     for (uint32_t i = first; i < last; i++) {
         struct path *path = lane->paths[i];
-        if (path == NULL)
+        if (path == NULL || (path->stream != NULL && !stream_sweep(path)))
             continue;
-        if (is_idle(path, relay->now_ms)) {
+        if (path->stream == NULL && is_idle(path, relay->now_ms)) {
             path_end(path, "idle");
             relay_count(relay, COUNTER_sessions_ended_idle, 1);
         } else {

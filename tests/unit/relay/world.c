@@ -85,7 +85,7 @@ static void write_config(const struct world *world, char *text, size_t size)
 {
     const struct plan *plan = &world->plan;
     FILE *out = fmemopen(text, size, "w");
-    const char *persistence = plan->persistence ? ", persistence: home" : "";
+    const char *persistence = plan->persistence ? ", persistence: home" : "", *protocol = plan->tcp ? "tcp" : "udp";
 
     require(out != NULL, "fmemopen");
     fprintf(out, "workers: 1\nlog: { sessions: %s }\n", plan->log ? "on" : "off");
@@ -104,13 +104,14 @@ static void write_config(const struct world *world, char *text, size_t size)
                 or_else(plan->timeout, "60s"));
     fprintf(out, "services:\n");
     if (plan->wildcard)
-        fprintf(out, "  first: { listen: \"0.0.0.0:%u\", protocol: udp, pool: all%s }\n", world->port, persistence);
+        fprintf(out, "  first: { listen: \"0.0.0.0:%u\", protocol: %s, pool: all%s }\n", world->port, protocol,
+                persistence);
     else
-        fprintf(out, "  %s: { listen: \"127.%u.%u.1:%u\", protocol: udp, pool: all%s }\n",
-                or_else(plan->first_name, "first"), world->net[0], world->net[1], world->port, persistence);
+        fprintf(out, "  %s: { listen: \"127.%u.%u.1:%u\", protocol: %s, pool: all%s }\n",
+                or_else(plan->first_name, "first"), world->net[0], world->net[1], world->port, protocol, persistence);
     if (plan->two_services)
-        fprintf(out, "  second: { listen: \"127.%u.%u.1:%u\", protocol: udp, pool: all%s }\n", world->net[0],
-                world->net[1], world->second_port, persistence);
+        fprintf(out, "  second: { listen: \"127.%u.%u.1:%u\", protocol: %s, pool: all%s }\n", world->net[0],
+                world->net[1], world->second_port, protocol, persistence);
     fclose(out);
 }
 
@@ -175,7 +176,8 @@ static void open_listeners(struct world *world, const struct config *config)
 
     for (uint32_t i = 0; i < config->service_count; i++)
         for (uint32_t lane = 0; lane < world->plan.lanes; lane++)
-            require_done(listener_socket(&world->listeners[i][lane], &config->services[i].listen[0], 17, false, &error),
+            require_done(listener_socket(&world->listeners[i][lane], &config->services[i].listen[0],
+                                         config->services[i].protocol, false, &error),
                          &error);
 }
 

@@ -24,6 +24,7 @@ struct plan {             /* what a test wants to be different; zero: the usual 
     const char *unproven; /* 60s */
     const char *timeout;  /* of records: 60s */
     bool ike, persistence, wildcard, two_services, log;
+    bool tcp;               /* the services */
     uint32_t servers;       /* 1 */
     const char *first_name; /* of the first service: "first" */
 };
