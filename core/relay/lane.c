@@ -5,7 +5,7 @@
  * datagrams are read. A path's socket follows with its client's next datagram, or some a loop turn: the one that came
  * from the last holder, or one that is opened anew.
  * Fails: a row's service or address is configured no more -> the session ends
- *        the servers' port of its service is another one -> the session ends
+ *        the servers' port of its service is another one -> the session ends; a TCP stream stays at the port it has
  *        two live rows of one flow                       -> the later one ends
  *        a socket that is not what its row says          -> closed, opened again
  *        a TCP stream that its last holder has not sent  -> the session ends
@@ -234,7 +234,8 @@ static void row_adopt(struct lane *lane, uint32_t position)
     if (listener == NULL || row->server >= SEGMENT_SERVERS ||
         lane->relay->segment->servers[row->server].identity == 0) {
         row_refuse(lane, row, "service removed");
-    } else if (row->server_port != listener->service->config->server_port) {
+    } else if (listener->watched.kind != WATCHED_ACCEPTOR &&
+               row->server_port != listener->service->config->server_port) { /* a stream stays where it is */
         row_refuse(lane, row, "port changed");
     } else if (flow_index_find(&lane->index, &key) != FLOW_NONE) {
         row_refuse(lane, row, "second row of one flow");

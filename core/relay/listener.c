@@ -13,6 +13,10 @@
 #include <string.h>
 #include <unistd.h>
 
+#define TCP_FLAGS_AT 13
+#define TCP_SYN 0x02
+#define TCP_ACK 0x10
+
 static void buffer_set(int fd, int forced, int asked)
 {
     int size = (int)LISTENER_BUFFER;
@@ -79,6 +83,18 @@ static int deafen(int fd)
     return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program);
 }
 
+/* A socket filter that takes no SYN; it sees the TCP header first. Handshakes that have begun are finished. */
+static int deafen_to_syn(int fd)
+{
+    struct sock_filter but_syn[] = {BPF_STMT(BPF_LD | BPF_B | BPF_ABS, TCP_FLAGS_AT),
+                                    BPF_STMT(BPF_ALU | BPF_AND | BPF_K, TCP_SYN | TCP_ACK),
+                                    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, TCP_SYN, 0, 1), BPF_STMT(BPF_RET | BPF_K, 0),
+                                    BPF_STMT(BPF_RET | BPF_K, UINT32_MAX)};
+    struct sock_fprog program = {.len = sizeof but_syn / sizeof *but_syn, .filter = but_syn};
+
+    return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program);
+}
+
 static bool is_stream(int fd)
 {
     int type = 0;
@@ -105,7 +121,7 @@ void listener_retire(int fd, const struct hp_endpoint *address)
     socklen_t size = endpoint_to_sockaddr(address, &name);
 
     if (is_stream(fd))
-        (void)deafen(fd);
+        (void)deafen_to_syn(fd);
     else
         (void)connect(fd, (const struct sockaddr *)&name, size);
 }

@@ -2,17 +2,17 @@
 """The relay for TCP as clients and servers see it: octets both ways, ends of every kind, back-pressure, one home for a
 client's UDP and TCP, dead servers, dead workers, reloads in mid-stream, no descriptors left."""
 import contextlib
+import json
 import os
 import pathlib
 import socket
-import struct
 import subprocess
 import sys
 import threading
 import time
 
 import pytest
-from homeport import Site, wait_for
+from homeport import Daemon, Site, wait_for
 from streams import (Server, connect, exactly, greet_and_echo, is_reset, named, pattern, read_all, reset, tcp_socket)
 
 SECONDS = 20.0  # for what comes at once
@@ -26,9 +26,11 @@ STREAMS = os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "l
 class TcpSite(Site):
     """A site with a TCP service, sstp, beside the IKE pair, and a server behind it at each address."""
 
-    def __init__(self, servers=3, behave=greet_and_echo, **arguments):
+    def __init__(self, servers=3, behave=greet_and_echo, apart=False, **arguments):
         super().__init__(servers=servers, **arguments)
-        self.tcp_port = self.free_tcp_port()
+        self.tcp_port = self.server_port = self.free_tcp_port()
+        while apart and self.server_port == self.tcp_port:  # so that all addresses can be listened at
+            self.server_port = self.free_tcp_port()
         self.behave, self.tcp = behave, {}
         for name in self.names:
             self.open_server(name)
@@ -47,17 +49,27 @@ class TcpSite(Site):
                 return port
 
     def open_server(self, name, **arguments):
-        self.tcp[name] = Server(name, self.addresses[name], self.tcp_port, self.behave, **arguments)
+        self.tcp[name] = Server(name, self.addresses[name], self.server_port, self.behave, **arguments)
         return self.tcp[name]
 
-    def start_tcp(self, persistence=None, pool=None, sstp=None, **changes):
+    def tcp_config(self, persistence=None, pool=None, sstp=None, **changes):
         service = {"listen": self.target_text, "protocol": "tcp", "pool": "tls", **(sstp or {})}
+        port = {"port": self.server_port} if self.server_port != self.tcp_port else {}
         if persistence:
             changes.setdefault("profile", "home")
             service["persistence"] = changes["profile"]
-        pools = {"tls": {"servers": self.names, **(pool or QUIET)}, "all": QUIET, **changes.pop("pools", {})}
-        return self.start(persistence=persistence, pools=pools,
-                          services={"sstp": service, **changes.pop("services", {})}, **changes)
+        pools = {"tls": {"servers": self.names, **port, **(pool or QUIET)}, "all": QUIET, **changes.pop("pools", {})}
+        return self.config(persistence=persistence, pools=pools,
+                           services={"sstp": service, **changes.pop("services", {})}, **changes)
+
+    def start_tcp(self, *arguments, prefix=(), **changes):
+        self.write(self.tcp_config(*arguments, **changes))
+        self.daemon = Daemon(self.path, prefix=prefix)
+        return self.daemon.wait_ready()
+
+    def reload_tcp(self, *arguments, **changes):
+        self.write(self.tcp_config(*arguments, **changes))
+        return self.daemon.reload()
 
     @property
     def target_text(self):
@@ -99,6 +111,15 @@ def run(function, *arguments):
     thread = threading.Thread(target=function, args=arguments, daemon=True)
     thread.start()
     return thread
+
+
+def cpu_seconds(pids):
+    """That these processes have used so far."""
+    used = 0
+    for pid in pids:
+        fields = pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()
+        used += int(fields[11]) + int(fields[12])
+    return used / os.sysconf("SC_CLK_TCK")
 
 
 def memory(pid):
@@ -341,13 +362,7 @@ def test_a_disabled_servers_streams_end(site):
     site.start_tcp(GROUP)
     one = site.stream(0)
     home = named(one)
-    site.daemon.cli("disable", home, json=False) if False else None
-    config = site.config(persistence=GROUP, profile="home", pools={"tls": {"servers": site.names, **QUIET}, "all": QUIET},
-                         services={"sstp": {"listen": site.target_text, "protocol": "tcp", "pool": "tls",
-                                            "persistence": "home"}})
-    config["servers"][home]["state"] = "disabled"
-    site.write(config)
-    site.daemon.reload()
+    site.reload_tcp(GROUP, servers={home: {"state": "disabled"}})
     assert is_reset(one)
     with site.stream(0) as again:
         assert named(again) != home
@@ -375,6 +390,144 @@ def test_a_killed_workers_streams_end_and_the_record_stays(site):
             assert named(one) == home
 
 
+def test_a_client_that_stands_still_costs_nothing_and_loses_nothing(site):
+    """A window of zero, for $HOMEPORT_STALL seconds; the server has said all and gone, and the client has said its end:
+    what is left is what homeport and its sockets keep."""
+    stall, size, gone = float(os.environ.get("HOMEPORT_STALL", 3)), 3 * MIB, threading.Event()
+
+    def say_all(one, server):
+        send_pattern(one, size)
+        gone.set()
+
+    for server in site.tcp.values():
+        server.behave = say_all
+    site.start_tcp(sstp={"idle": "10m"})
+    one = site.stream(buffer=4096)
+    one.shutdown(socket.SHUT_WR)
+    site.wait_rows(1)
+    time.sleep(0.5)
+    before = cpu_seconds(site.daemon.workers())
+    time.sleep(stall)  # nothing happens: that is what is looked at
+    used = cpu_seconds(site.daemon.workers()) - before
+    assert used < 0.1 * stall, f"{used} s of {stall}"
+    site.daemon.reload()
+    data = read_all(one)
+    assert len(data) == size and is_pattern(data) and gone.is_set()
+    site.wait_rows(0)
+
+
+def test_without_descriptors_clients_are_reset_at_once_and_nothing_spins(site):
+    """A worker with a limit of descriptors that some clients use up."""
+    site.start_tcp(prefix=["prlimit", "--nofile=96:96"], workers=1, sessions={"capacity": 1024})
+    with contextlib.ExitStack() as stack:
+        streams, served = [stack.enter_context(site.stream(number)) for number in range(64)], []
+        for one in streams:
+            with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+                named(one)
+                served.append(one)
+        assert 8 < len(served) < 56
+        assert site.counter("refused_no_descriptor") == len(streams) - len(served)
+        pids = site.daemon.workers()
+        before = cpu_seconds(pids)
+        time.sleep(1)  # nothing happens: that is what is looked at
+        assert cpu_seconds(pids) - before < 0.2 and site.daemon.workers() == pids
+        for one in served:
+            one.sendall(b"hello")
+            assert exactly(one, 5) == b"hello"
+    site.wait_rows(0)
+    with site.stream(70) as one:
+        assert named(one) in site.names
+
+
+def test_each_connection_in_a_reload_is_served(site):
+    site.start_tcp(GROUP)
+    stop, failed, served = threading.Event(), [], [0]
+
+    def connect_for_ever(number):
+        while not stop.is_set():
+            try:
+                with site.stream(number) as one:
+                    named(one)
+                    one.sendall(b"hello")
+                    assert exactly(one, 5) == b"hello"
+                    served[0] += 1
+            except (OSError, AssertionError) as error:
+                failed.append(f"client {number}: {error!r}")
+
+    threads = [run(connect_for_ever, number) for number in range(8)]
+    for _ in range(5):
+        site.daemon.reload()
+        so_far = served[0]
+        wait_for(lambda: served[0] > so_far + 50 or failed, what="connections behind the reload")
+    stop.set()
+    for one in threads:
+        one.join(SECONDS)
+    assert failed == [] and served[0] > 250
+
+
+def test_a_listener_that_gives_way_to_a_wildcard_loses_nobody(make_tcp_site):
+    """Those who wait in its queue are served, those who come later go to the other."""
+    site = make_tcp_site(apart=True)
+    site.start_tcp(GROUP)
+    early = site.stream(0)
+    named(early)
+    stop, failed, served = threading.Event(), [], [0]
+
+    def connect_for_ever(number):
+        while not stop.is_set():
+            try:
+                with site.stream(number) as one:
+                    named(one)
+                    served[0] += 1
+            except (OSError, AssertionError) as error:
+                failed.append(f"client {number}: {error!r}")
+
+    threads = [run(connect_for_ever, number) for number in range(1, 5)]
+    for listen in (f"0.0.0.0:{site.tcp_port}", site.target_text, f"0.0.0.0:{site.tcp_port}"):
+        site.reload_tcp(GROUP, sstp={"listen": listen})
+        so_far = served[0]
+        wait_for(lambda: served[0] > so_far + 20 or failed, what="connections behind the reload")
+    stop.set()
+    for one in threads:
+        one.join(SECONDS)
+    early.sendall(b"hello")
+    assert exactly(early, 5) == b"hello"
+    assert failed == []
+
+
+def test_streams_survive_the_master(site):
+    site.start_tcp(GROUP)
+    streams = [site.stream(number) for number in range(8)]
+    homes = [named(one) for one in streams]
+    site.daemon.kill(site.daemon.process.pid)
+    site.daemon.process.wait()
+    for one in streams:
+        one.sendall(b"alone")
+        assert exactly(one, 5) == b"alone"
+    first = site.daemon
+    site.daemon = Daemon(site.path)
+    site.daemon.wait_ready()
+    for number, one in enumerate(streams):
+        one.sendall(b"hello")
+        assert exactly(one, 5) == b"hello"
+        with site.stream(number) as other:
+            assert named(other) == homes[number]
+    wait_for(lambda: not first.alive(), what="the end of the first master's processes")
+    first.abandon()
+
+
+def test_the_log_of_sessions_tells_of_streams(site):
+    site.start_tcp(GROUP, log={"sessions": True})
+    with site.stream(0) as one:
+        home, client = named(one), "{}:{}".format(*one.getsockname())
+        one.sendall(b"hello")
+        exactly(one, 5)
+    begun = site.daemon.wait_log(f"session begun.*{client}.*")
+    ended = site.daemon.wait_log(f"session ended.*{client}.*")
+    assert home in begun.group() and "new client" in begun.group()
+    assert "closed" in ended.group() and "bytes_to_server=5" in ended.group() and "bytes_to_client=21" in ended.group()
+
+
 @pytest.fixture(name="make_tcp_site")
 def fixture_make_tcp_site():
     with contextlib.ExitStack() as stack:
@@ -397,7 +550,7 @@ class Process:
         self.process.stdin.flush()
 
     def result(self):
-        return __import__("json").loads(self.process.stdout.readline())
+        return json.loads(self.process.stdout.readline())
 
     def stop(self):
         self.process.kill()
