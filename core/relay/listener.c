@@ -32,9 +32,14 @@ static int option_on(int fd, int level, int option)
     return setsockopt(fd, level, option, &on, sizeof on);
 }
 
-/* Accepted connections inherit what is set here. Their predecessors', which still close, do not keep the port. */
+/* Accepted connections inherit what is set here: who dies with one of them resets it, and no client takes that for the
+ * end of what it was sent (stream.c). Predecessors that still close do not keep the port. */
 static int options_set_tcp(int fd, const struct hp_endpoint *address)
 {
+    const struct linger reset = {.l_onoff = 1, .l_linger = 0};
+
+    if (setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset) < 0)
+        return -errno;
     if (option_on(fd, SOL_SOCKET, SO_REUSEADDR) < 0 || option_on(fd, SOL_SOCKET, SO_REUSEPORT) < 0 ||
         option_on(fd, IPPROTO_IP, IP_FREEBIND) < 0 || option_on(fd, IPPROTO_TCP, TCP_NODELAY) < 0)
         return -errno;

@@ -10,6 +10,7 @@
  *        its server is down              -> it runs on
  *        its record has gone, or names another server -> it stays; the claim takes its own server again, if it may
  *                                           serve, so that its client's next flow comes here as well
+ *        this process dies               -> its sockets' last close is a reset (SO_LINGER), and no end in peace
  *        no memory for what is unsent    -> both sides are reset: an octet would be lost */
 #include "relay/stream.h"
 #include "base/endpoint.h"
@@ -18,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #define BUDGET (4 * STREAM_CHUNK) /* octets of one direction, before other streams have their turn */
@@ -65,14 +67,16 @@ int stream_watch(struct stream *stream)
     return status;
 }
 
+/* Its last close resets it, unless both directions have ended: then the kernel sends what is left in peace. */
 static void side_close(struct stream_side *side, bool clean)
 {
+    const struct linger in_peace = {.l_onoff = 0};
+
     if (side->watched.fd < 0)
         return;
     if (clean)
-        close(side->watched.fd);
-    else
-        stream_reset(side->watched.fd);
+        (void)setsockopt(side->watched.fd, SOL_SOCKET, SO_LINGER, &in_peace, sizeof in_peace);
+    close(side->watched.fd);
     side->watched.fd = -1;
 }
 
@@ -88,8 +92,8 @@ void stream_free(struct stream *stream)
 {
     if (stream == NULL)
         return;
-    side_close(&stream->client, true);
-    side_close(&stream->server, true);
+    side_close(&stream->client, false);
+    side_close(&stream->server, false);
     stream_half_close(&stream->to_server);
     stream_half_close(&stream->to_client);
     free(stream);
@@ -117,7 +121,7 @@ static void connect_failed(struct stream *stream)
         return;
     }
     relay_count(relay, COUNTER_refused_no_server, 1);
-    stream_reset(start.client);
+    close(start.client);
 }
 
 /* Its client is read from now on. */

@@ -42,7 +42,6 @@ bool stream_accept(struct listener *listener);
 void stream_accept_again(struct lane *lane);         /* listeners that rest for want of descriptors */
 bool stream_next_server(struct stream_start *start); /* false: none is left */
 void stream_begin(struct stream_start *start);       /* takes the connection over; one that cannot be served is reset */
-void stream_reset(int fd);
 
 /* stream.c */
 struct stream *stream_make(int client, int server); /* NULL: no memory; nothing is watched yet */
@@ -51,7 +50,8 @@ void stream_event(struct stream_side *side, uint32_t events);
 bool stream_sweep(struct path *path);     /* once a second; false: it has ended */
 void stream_ask_again(struct path *path); /* path_rekey, for streams */
 void stream_close(struct stream *stream); /* for path_end */
-void stream_free(struct stream *stream);  /* closes what is open still; no reset is sent by that; NULL is fine */
+void stream_free(
+    struct stream *stream); /* closes what is open still; who has it as well notices nothing; NULL is fine */
 
 /* stream_give.c: hand-over. Streams without their unsent octets come first, the octets behind. */
 struct stream_place { /* where the giver is */

@@ -31,14 +31,6 @@ int stream_spare(const struct relay *relay)
     return fcntl(relay->epoll, F_DUPFD_CLOEXEC, 0);
 }
 
-void stream_reset(int fd)
-{
-    const struct linger at_once = {.l_onoff = 1, .l_linger = 0};
-
-    (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
-    close(fd);
-}
-
 /* Where the fault is with us, no other server helps. */
 static bool is_ours(int status)
 {
@@ -49,12 +41,14 @@ static int upstream_connect(int *out, const struct hp_endpoint *server, uint16_t
 {
     struct sockaddr_storage name;
     socklen_t size = endpoint_to_sockaddr(server, &name);
-    struct hp_endpoint own;
+    struct hp_endpoint own = {0};
     int fd = socket(name.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), on = 1, status = 0;
+    const struct linger reset = {.l_onoff = 1, .l_linger = 0};
 
     if (fd < 0)
         return -errno;
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
     if (connect(fd, (const struct sockaddr *)&name, size) < 0 && errno != EINPROGRESS)
         status = -errno;
     size = sizeof name;
@@ -121,8 +115,10 @@ fail:
         relay_unwatch(lane->watched.fd, &stream->server.watched);
         stream->client.watched.fd = stream->server.watched.fd = -1;
     }
-    stream_free(stream);
+    if (path != NULL)
+        path->stream = NULL;
     path_free(path);
+    stream_free(stream);
     close(fd);
     return status;
 }
@@ -178,7 +174,7 @@ void stream_begin(struct stream_start *start)
         path_refused(relay, status);
     else
         relay_count(relay, status == -EADDRNOTAVAIL ? COUNTER_refused_no_cell : COUNTER_refused_no_server, 1);
-    stream_reset(start->client);
+    close(start->client);
 }
 
 static struct path *former_of(const struct flow *flow)
@@ -207,12 +203,12 @@ static void stream_new(struct stream_start *start)
         path_end(former, "its client has begun anew");
     if (lane->free_count == 0) { /* before a record is made for nothing */
         relay_count(relay, COUNTER_refused_sessions_full, 1);
-        stream_reset(start->client);
+        close(start->client);
         return;
     }
     decide(relay->decider, &request, &start->decision);
     if (start->decision.server < 0) {
-        stream_reset(start->client);
+        close(start->client);
         return;
     }
     start->first = (uint32_t)start->decision.server;
@@ -227,7 +223,7 @@ static void connection_take(struct listener *listener, int fd, const struct hp_e
 
     if (listener->wildcard && (getsockname(fd, (struct sockaddr *)&name, &size) < 0 ||
                                !endpoint_from_sockaddr(&local, (const struct sockaddr *)&name, size))) {
-        stream_reset(fd);
+        close(fd);
         return;
     }
     stream_new(&(struct stream_start){.flow = {listener, client, &local}, .client = fd});
@@ -243,7 +239,7 @@ static int accept_one(const struct listener *listener, struct hp_endpoint *clien
         return -errno;
     if (endpoint_from_sockaddr(client, (const struct sockaddr *)&name, size))
         return fd;
-    stream_reset(fd);
+    close(fd);
     return -ECONNABORTED;
 }
 
@@ -258,7 +254,7 @@ static bool refuse_one(struct relay *relay, const struct listener *listener)
     close(relay->spare);
     fd = accept_one(listener, &client);
     if (fd >= 0)
-        stream_reset(fd);
+        close(fd);
     relay->spare = stream_spare(relay);
     relay_count(relay, COUNTER_refused_no_descriptor, fd >= 0);
     return fd >= 0;

@@ -125,12 +125,12 @@ void streams_come(struct lane *lane, const struct socket_message *message, const
         if (stream != NULL) {
             lane->coming[row] = stream;
         } else {
-            stream_reset(descriptors[used]);
-            stream_reset(descriptors[used + 1]);
+            close(descriptors[used]);
+            close(descriptors[used + 1]);
         }
     }
     while (used < count)
-        stream_reset(descriptors[used++]);
+        close(descriptors[used++]);
 }
 
 /* Until a stream is whole, `first` of its halves counts what has come. */
@@ -198,16 +198,8 @@ struct path *stream_adopt(struct lane *lane, struct session_row *row, struct lis
 
 void streams_forget(struct lane *lane)
 {
-    for (uint32_t i = 0; lane->coming != NULL && i < lane->row_count; i++) {
-        struct stream *stream = lane->coming[i];
-
-        if (stream == NULL)
-            continue;
-        stream_reset(stream->client.watched.fd);
-        stream_reset(stream->server.watched.fd);
-        stream->client.watched.fd = stream->server.watched.fd = -1;
-        stream_free(stream);
-    }
+    for (uint32_t i = 0; lane->coming != NULL && i < lane->row_count; i++)
+        stream_free(lane->coming[i]);
     free(lane->coming);
     lane->coming = NULL;
 }

@@ -67,10 +67,10 @@ enum process_role { PROCESS_NONE, PROCESS_MASTER, PROCESS_WORKER, PROCESS_MONITO
     X(sessions_moved, "sessions that went on at another server")                                                       \
     X(sessions_dropped, "sessions ended by the verb drop")                                                             \
     X(sessions_adopted, "live sessions taken over from another process")                                               \
-    X(refused_sessions_full, "datagrams of new flows refused: the lane's session rows are full")                       \
-    X(refused_no_cell, "datagrams of new flows refused: no free source port towards the server")                       \
-    X(refused_no_descriptor, "datagrams of new flows refused: no descriptor left")                                     \
-    X(refused_no_server, "datagrams refused: no server may serve")                                                     \
+    X(refused_sessions_full, "datagrams of new flows, or connections, refused: the lane's session rows are full")      \
+    X(refused_no_cell, "datagrams of new flows, or connections, refused: no free source port to the server")           \
+    X(refused_no_descriptor, "datagrams of new flows, or connections, refused: no descriptor left")                    \
+    X(refused_no_server, "datagrams or connections refused: no server may serve, or none accepts")                     \
     X(refused_by_plugin, "datagrams refused by a plugin or by on_failure")                                             \
     X(refused_records_full, "datagrams of new clients refused: no room for a record (when_full: refuse)")              \
     X(refused_service_limit, "datagrams of new flows refused: the service's max_clients")                              \

@@ -6,6 +6,8 @@ Run as a program it is the load of a proof, in a process of its own (a process h
 
     streams.py sink ADDRESS:PORT                  echoes whatever comes, until it is killed
     streams.py load SOURCE ADDRESS:PORT COUNT     COUNT streams in turns, until a line comes on standard input
+    streams.py stuff SOURCE ADDRESS:PORT COUNT    the same, but nothing is read until then: all that is between the
+                                                  two ends is full, in both directions
 """
 import contextlib
 import json
@@ -21,6 +23,7 @@ BLOCK = random.Random(443).randbytes(65521)  # a prime: an octet that is missing
 TWICE = memoryview(BLOCK + BLOCK)
 RESET = struct.pack("ii", 1, 0)
 PIECE = 16384
+SMALL = 16384  # of a receive buffer
 
 
 def pattern(stream, position, size):
@@ -58,6 +61,15 @@ def is_reset(one):
         while one.recv(65536):
             pass
         return False
+    except ConnectionResetError:
+        return True
+
+
+def is_refused(source, target):
+    """A connection is accepted and reset; that may come as soon as connect() has seen the first half of it."""
+    try:
+        with connect(source, target) as one:
+            return is_reset(one)
     except ConnectionResetError:
         return True
 
@@ -160,6 +172,7 @@ class Sink:
     def __init__(self, address, port):
         self.selector = selectors.DefaultSelector()
         listener = tcp_socket(address, port)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL)  # so that who sends is stopped now and then
         listener.listen(4096)
         listener.setblocking(False)
         self.selector.register(listener, selectors.EVENT_READ, None)
@@ -205,9 +218,9 @@ class Sink:
 class Stream:
     """One of a load: writes its pattern, reads it again, knows how far both are."""
 
-    def __init__(self, number, source, target):
+    def __init__(self, number, source, target, buffer):
         self.number, self.sent, self.got, self.wrong = number, 0, 0, ""
-        self.socket = connect(source, target, 60)
+        self.socket = connect(source, target, 60, buffer)
         self.socket.setblocking(False)
 
     def write(self, window):
@@ -228,12 +241,23 @@ class Stream:
 class Load:
     """COUNT streams at once. window: octets of each that may be on their way."""
 
-    def __init__(self, source, target, count, window=65536):
+    def __init__(self, source, target, count, window=65536, buffer=None):
         self.window, self.wrong, self.selector, self.streams = window, [], selectors.DefaultSelector(), []
         for number in range(count):
-            self.streams.append(Stream(number, source, target))
+            self.streams.append(Stream(number, source, target, buffer))
             self.selector.register(self.streams[-1].socket, selectors.EVENT_READ | selectors.EVENT_WRITE,
                                    self.streams[-1])
+
+    def stuff(self):
+        """Until no stream takes an octet more. What the kernel takes late, it takes for a moment longer than a turn."""
+        idle = 0
+        while idle < 20:
+            before = sum(one.sent for one in self.streams)
+            for stream in self.streams:
+                with contextlib.suppress(BlockingIOError):
+                    stream.write(1 << 30)
+            time.sleep(0.02)
+            idle = idle + 1 if sum(one.sent for one in self.streams) == before else 0
 
     def turn(self, write=True):
         for key, events in self.selector.select(0.1):
@@ -281,12 +305,18 @@ def main(arguments):
         sink = Sink(*endpoint(arguments[1]))
         print("ready", flush=True)
         sink.run()
-    load = Load(arguments[1], endpoint(arguments[2]), int(arguments[3]))
+    stuffed = arguments[0] == "stuff"
+    load = Load(arguments[1], endpoint(arguments[2]), int(arguments[3]), buffer=SMALL if stuffed else None)
+    if stuffed:
+        load.stuff()
     print("ready", flush=True)
     told = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.readline(), told.set()), daemon=True).start()
     while not told.is_set():
-        load.turn()
+        if stuffed:
+            told.wait()
+        else:
+            load.turn()
     print(json.dumps(load.finish()), flush=True)
 
 

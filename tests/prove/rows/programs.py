@@ -77,6 +77,11 @@ def clocks(context):
     return system_tests(context, "tests/system/test_time.py")
 
 
+def streams(context):
+    full = {"HOMEPORT_STREAMS": "10000", "HOMEPORT_RELOADS": "20", "HOMEPORT_STUFFED": "200", "HOMEPORT_STALL": "60"}
+    return system_tests(context, "tests/system/test_tcp.py", **({} if context.short else full))
+
+
 ROWS = [
     Row("instructions", "Killed, or stopped and woken, at every instruction of every operation on records and sessions: "
         "one server per key, nothing half written, nothing lost", instructions),
@@ -88,4 +93,6 @@ ROWS = [
         "monitor", segment),
     Row("clocks", "The clock set back and forth, a pause of ten seconds, process numbers used again: nobody is taken for "
         "dead who is not", clocks),
+    Row("streams", "TCP: 20 reloads under 10,000 streams whose octets are looked at, and under 200 that are full in both "
+        "directions; a client that stands still for a minute; every end, and every death", streams),
 ]

@@ -196,7 +196,8 @@ static const struct {
     {"health_at_a_service_is_only_group", "idle: 2h", "health: { check: none }",
      "23:97: error: unknown key `check`; here it can be group"},
     {"check_tcp_of_a_udp_service", "check: auto", "check: tcp",
-     "22:3: error: `ike` is UDP, but its pool `rras` has `check: tcp`: with `check: auto` each service is probed in its "
+     "22:3: error: `ike` is UDP, but its pool `rras` has `check: tcp`: with `check: auto` each service is probed in "
+     "its "
      "own protocol"},
     {"later_check_sstp", "check: auto", "check: sstp", "15:22: error: `check: sstp`: not in this version"},
     {"protocol_misspelt", "protocol: udp, pool: rras, persistence: kemp",
