@@ -82,6 +82,13 @@ void fixture_open(struct fixture *fixture)
     fill_config(fixture);
 }
 
+void fixture_probe_tcp(struct fixture *fixture, uint32_t service, uint16_t port)
+{
+    fixture->services[service].protocol = 6;
+    fixture->services[service].check = CHECK_TCP;
+    fixture->services[service].server_port = port;
+}
+
 void fixture_probe_port(struct fixture *fixture, uint32_t service, uint16_t port)
 {
     fixture->services[service].check = CHECK_IKE;
@@ -102,8 +109,8 @@ static void assign_slots(struct fixture *self)
         const struct config_pool *pool = &self->pools[service->pool];
 
         service_assign(self->segment, service->name);
-        for (uint32_t j = 0; service->check == CHECK_IKE && j < pool->server_count; j++)
-            server_probe_assign(self->segment, self->slots[pool->servers[j]], 17, service->server_port);
+        for (uint32_t j = 0; service->check != CHECK_NONE && j < pool->server_count; j++)
+            server_probe_assign(self->segment, self->slots[pool->servers[j]], service->protocol, service->server_port);
     }
 }
 
@@ -215,6 +222,9 @@ const char *fixture_logged(struct fixture *fixture, char text[4096])
 struct health_view fixture_health(const struct fixture *fixture, uint32_t server, uint16_t port)
 {
     uint32_t slot = fixture->slots[server], index = server_probe_find(fixture->segment, slot, 17, port);
+
+    if (index == SEGMENT_NO_INDEX) /* each port here is of one protocol */
+        index = server_probe_find(fixture->segment, slot, 6, port);
     const struct server_probe *probe = &fixture->segment->servers[slot].probes[index % SEGMENT_PROBES];
     struct health_view view = {.known = atomic_load(&probe->known) != 0,
                                .down = (server_word(fixture->segment, slot) >> index & 1u) != 0,

@@ -39,6 +39,7 @@ void fixture_start(struct fixture *fixture);
 void fixture_stop(struct fixture *fixture);
 void fixture_close(struct fixture *fixture);
 void fixture_probe_port(struct fixture *fixture, uint32_t service, uint16_t port); /* check: ike towards this port */
+void fixture_probe_tcp(struct fixture *fixture, uint32_t service, uint16_t port);  /* check: tcp */
 
 /* Turns the loop until the claim holds. false: it did not within FIXTURE_WAIT_MS. */
 bool fixture_until(struct fixture *fixture, bool (*claim)(struct fixture *fixture, void *arg), void *arg);

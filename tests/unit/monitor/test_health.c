@@ -4,8 +4,11 @@
 
 #include "base/clock.h"
 
+#include <arpa/inet.h>
 #include <criterion/criterion.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 static struct fixture fixture;
 static struct responder responder;
@@ -346,4 +349,87 @@ Test(health, the_first_probes_of_many_do_not_go_out_in_one_burst)
     fixture_run(&fixture, 100);
     cr_assert_leq(atomic_load(&fixture.segment->processes[fixture.self].counters[COUNTER_probes_sent]), 1,
                   "nine probes of an hour's interval, and more than one in the first tenth of a second");
+}
+
+/* ---- TCP ---- */
+
+/* A listener at the first server's address; a port of 0 is any, and is filled in. */
+static int tcp_listen(uint16_t *port, int backlog)
+{
+    struct sockaddr_in name = {.sin_family = AF_INET, .sin_port = htons(*port)};
+    socklen_t size = sizeof name;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1;
+
+    memcpy(&name.sin_addr, fixture.servers[0].address.address, sizeof name.sin_addr);
+    cr_assert_eq(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on), 0);
+    cr_assert_eq(bind(fd, (struct sockaddr *)&name, size), 0);
+    cr_assert_eq(listen(fd, backlog), 0);
+    cr_assert_eq(getsockname(fd, (struct sockaddr *)&name, &size), 0);
+    *port = ntohs(name.sin_port);
+    return fd;
+}
+
+static void begin_tcp(uint16_t port)
+{
+    fixture.pools[0].server_count = 1;
+    fixture_probe_tcp(&fixture, 0, port);
+    fixture_start(&fixture);
+}
+
+Test(health, a_tcp_port_that_accepts_is_up)
+{
+    uint16_t port = 0;
+    int fd = tcp_listen(&port, 100);
+    char text[4096];
+
+    begin_tcp(port);
+    cr_assert(becomes(0, port, false));
+    cr_assert(strstr(fixture_logged(&fixture, text), "vpn1 is up on tcp/"), "%s", text);
+    close(fd);
+}
+
+/* fall is out of reach: only the reset can have done it. */
+Test(health, a_tcp_port_where_nobody_listens_is_down_at_once_and_up_again_when_somebody_does)
+{
+    uint16_t port = 0;
+    int fd = tcp_listen(&port, 100);
+
+    close(fd);
+    fixture.pools[0].health.fall = 1000000;
+    begin_tcp(port);
+    cr_assert(becomes(0, port, true));
+    cr_assert(strstr(fixture_health(&fixture, 0, port).reason, "refused"), "%s",
+              fixture_health(&fixture, 0, port).reason);
+    fd = tcp_listen(&port, 100);
+    cr_assert(becomes(0, port, false));
+    close(fd);
+}
+
+static bool is_down_though_it_answers_datagrams(struct fixture *at, void *arg)
+{
+    atomic_store(&at->segment->servers[at->slots[0]].answered_ms, clock_now_ms());
+    return health_is(at, arg);
+}
+
+/* Its queue is full: a SYN gets no answer. That the server answers datagrams meanwhile says nothing of this port. */
+Test(health, a_tcp_port_that_does_not_answer_is_down_after_fall_probes)
+{
+    struct sockaddr_in name;
+    socklen_t size = sizeof name;
+    uint16_t port = 0;
+    int fd = tcp_listen(&port, 0), fill[4];
+    struct expected expected = {0, port, true};
+
+    cr_assert_eq(getsockname(fd, (struct sockaddr *)&name, &size), 0);
+    for (uint32_t i = 0; i < 4; i++) {
+        fill[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+        (void)connect(fill[i], (struct sockaddr *)&name, size);
+    }
+    begin_tcp(port);
+    cr_assert(fixture_until(&fixture, is_down_though_it_answers_datagrams, &expected));
+    cr_assert(strstr(fixture_health(&fixture, 0, port).reason, "no answer to 3 probes"), "%s",
+              fixture_health(&fixture, 0, port).reason);
+    for (uint32_t i = 0; i < 4; i++)
+        close(fill[i]);
+    close(fd);
 }
