@@ -98,6 +98,7 @@ static void transfer_done(struct transfer *transfer)
     uint32_t number = transfer->lane->number;
 
     transfer_close(transfer);
+    relay_catch_up(relay);
     relay_rest(relay);
     done(arg, number);
 }
@@ -315,7 +316,10 @@ int relay_take(struct relay *relay, uint32_t number, int peer, void (*taken)(voi
     transfer->arg = arg;
     lane->state = LANE_TAKING;
     uv_poll_start(&transfer->poll, UV_READABLE | UV_DISCONNECT, on_message);
-    if (!giver_lives(transfer)) /* it is its keeper that sends them */
-        uv_timer_start(&transfer->retry, on_giver_retry, KEEPER_LIMIT_MS, 0);
+    if (giver_lives(transfer))
+        return 0;
+    /* It is its keeper that sends them, and the rows need not wait for that. */
+    uv_timer_start(&transfer->retry, on_giver_retry, KEEPER_LIMIT_MS, 0);
+    lane_adopt(lane);
     return 0;
 }

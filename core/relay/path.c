@@ -340,6 +340,8 @@ bool path_may_wait(const struct path *path)
     const struct session_row *row = path->row;
     uint64_t heard_ms = atomic_load_explicit(&row->client_ms, memory_order_relaxed);
 
+    if (path->leaving) /* it decides nothing any more */
+        return true;
     return has_same_settings(path) && atomic_load_explicit(&row->record, memory_order_relaxed) != SEGMENT_NO_INDEX &&
            (atomic_load_explicit(&row->flags, memory_order_relaxed) & SESSION_NEW_FLOWS) == 0 &&
            path->lane->relay->now_ms < heard_ms + RELAY_QUIET_MS;
@@ -391,7 +393,7 @@ void path_rekey(struct path *path)
     uint8_t key[HP_KEY_MAX];
     struct record_ref ref;
 
-    if (!path->ask_again) /* a datagram was quicker */
+    if (!path->ask_again || path->leaving) /* a datagram was quicker */
         return;
     memcpy(local.address, path->row->local, sizeof local.address);
     if ((flags & RELAY_ROW_DECIDED) == 0 || (!path_watched(path, &ref) && ref.index != SEGMENT_NO_INDEX))

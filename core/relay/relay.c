@@ -110,6 +110,14 @@ static void on_idle(uv_idle_t *idle)
     struct relay *relay = idle->data;
     bool more = false;
 
+    if (relay->transfers != NULL) { /* whose clients wait; its end comes back here */
+        uv_idle_stop(idle);
+        return;
+    }
+    if (relay->first_things_first) { /* the loop looks at sockets behind this */
+        relay->first_things_first = false;
+        return;
+    }
     relay_wake(relay);
     for (struct lane *lane = relay->lanes; lane != NULL && !more; lane = lane->next)
         more = lane->state == LANE_HELD && lane_rekey(lane, RELAY_REKEY);
@@ -205,6 +213,8 @@ int relay_open(struct relay **out, uv_loop_t *loop, const struct config *config,
 
 void relay_catch_up(struct relay *relay)
 {
+    relay->first_things_first = true;
+    relay->ticks = 0;
     uv_idle_start(&relay->catching_up, on_idle);
 }
 

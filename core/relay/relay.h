@@ -28,6 +28,10 @@ void relay_close(struct relay *relay, void (*done)(void *arg), void *arg);
  * lane is taken. */
 int relay_add_listener(struct relay *relay, uint32_t listener, uint32_t lane, int fd, struct error *error);
 
+/* For a worker that waits for others to die, one of so many: touches what a hand-over of its share of the present
+ * sessions will need, so that it does not wait for page faults then. */
+void relay_warm(struct relay *relay, uint32_t workers);
+
 /* Becomes the lane's holder. peer: our end of the pair with the present holder, or -1 when nobody holds it. taken is
  * called when the lane is served (at once or after DONE or the holder's end). */
 int relay_take(struct relay *relay, uint32_t lane, int peer, void (*taken)(void *arg, uint32_t lane), void *arg,

@@ -8,7 +8,7 @@ static bool is_idle(const struct path *path, uint64_t now_ms)
     const struct config *config = path->lane->relay->config;
     uint64_t limit_ms = path->service->config->idle_ms, last_ms = row_last_ms(path->row);
 
-    if (!row_proven(path->row) && config->idle_unproven_ms < limit_ms)
+    if ((path->leaving || !row_proven(path->row)) && config->idle_unproven_ms < limit_ms)
         limit_ms = config->idle_unproven_ms;
     return now_ms > last_ms && now_ms - last_ms >= limit_ms;
 }

@@ -244,7 +244,7 @@ static struct path *path_new(struct listener *listener, uint32_t slot)
     struct decision_request request = request_of(listener, slot, NULL);
     struct decision decision;
 
-    if (listener->lane->free_count == 0) { /* before a record is made for nothing */
+    if (lane_is_full(listener->lane)) { /* before a record is made for nothing */
         relay_count(relay, COUNTER_refused_sessions_full, 1);
         return NULL;
     }

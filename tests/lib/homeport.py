@@ -147,10 +147,12 @@ class Daemon:
         return cli(verb, "-c", self.path, *arguments, json=json, status=status, command=self.command)
 
     def children(self, role=None):
-        """Pids of the daemon's processes besides the master, by role (_worker, _monitor), in order of their pids."""
+        """Pids of the daemon's processes besides the master, by role (_worker, _monitor), in order of their pids. The
+        spare worker, who comes a moment later than they, is asked for by name (spare) alone."""
         found = []
         for pid, fields, command in processes():
-            if int(fields[1]) == self.process.pid and (role is None or role in command):
+            if int(fields[1]) == self.process.pid and (role is None or role in command) and \
+                    ("spare" in command) == (role == "spare"):
                 found.append(pid)
         return sorted(found)
 

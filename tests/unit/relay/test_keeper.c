@@ -111,7 +111,7 @@ static void stop(void)
 
 TestSuite(keeper, .init = start, .fini = stop, .timeout = 60);
 
-static pid_t keeper_pid(void)
+static pid_t pid_of_keeper(void)
 {
     char path[64];
     FILE *file;
@@ -206,7 +206,7 @@ static void take_and_expect_answers(uint32_t lane)
 
 Test(keeper, has_what_servers_send_while_nobody_is_there)
 {
-    pid_t keeper = keeper_pid();
+    pid_t keeper = pid_of_keeper();
 
     kill_worker();
     cr_assert_eq(answer_all(), LANES * ROWS / 2);
@@ -230,7 +230,7 @@ Test(keeper, lets_go_of_everything_else)
 
 Test(keeper, ends_with_a_master_that_dies)
 {
-    pid_t keeper = keeper_pid();
+    pid_t keeper = pid_of_keeper();
 
     kill_worker();
     close(channel[0]);
@@ -241,7 +241,7 @@ Test(keeper, ends_with_a_master_that_dies)
 /* Or that dismisses the worker, which may hang. */
 Test(keeper, ends_while_its_worker_lives_when_nobody_would_ask)
 {
-    pid_t keeper = keeper_pid();
+    pid_t keeper = pid_of_keeper();
     struct pollfd item = {.fd = (int)syscall(SYS_pidfd_open, keeper, 0), .events = POLLIN};
 
     close(channel[0]);
@@ -255,7 +255,7 @@ Test(keeper, ends_while_its_worker_lives_when_nobody_would_ask)
 
 Test(keeper, is_ended_by_a_worker_that_ends_in_order)
 {
-    pid_t keeper = keeper_pid();
+    pid_t keeper = pid_of_keeper();
     int status = -1;
 
     cr_assert_eq(write(channel[0], "e", 1), 1);
@@ -267,7 +267,7 @@ Test(keeper, is_ended_by_a_worker_that_ends_in_order)
 
 Test(keeper, is_not_fooled_by_a_signal_while_its_worker_lives)
 {
-    cr_assert_eq(kill(keeper_pid(), SIGTERM), 0);
+    cr_assert_eq(kill(pid_of_keeper(), SIGTERM), 0);
     cr_assert_eq(waitpid(worker, NULL, WNOHANG), 0);
     kill_worker();
     cr_assert_eq(answer_all(), LANES * ROWS / 2);
@@ -295,7 +295,7 @@ Test(keeper, minds_neither_a_taker_that_dies_nor_nonsense)
 /* Killed as well: then there is nobody to ask, and the sockets are closed. */
 Test(keeper, that_is_killed_is_missed_by_nobody)
 {
-    pid_t keeper = keeper_pid();
+    pid_t keeper = pid_of_keeper();
 
     cr_assert_eq(kill(keeper, SIGKILL), 0);
     cr_assert_eq(waitpid(worker, NULL, WNOHANG), 0, "the worker lives on");
