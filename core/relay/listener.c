@@ -57,6 +57,8 @@ static int bind_failed(int code, const struct hp_endpoint *address, struct error
     if (code == -EACCES)
         return error_next(error, "ports below 1024 need CAP_NET_BIND_SERVICE (root has it; container: "
                                  "--cap-add=NET_BIND_SERVICE), or a lower sysctl net.ipv4.ip_unprivileged_port_start");
+    if (code == -ENODEV)
+        return error_next(error, "the interface of its zone is not there: see ip link");
     return code;
 }
 
@@ -104,9 +106,14 @@ int listener_socket(int *out, const struct hp_endpoint *address, uint32_t protoc
         return error_set(error, -EPROTONOSUPPORT, "cannot listen on %s: TCP is not in this version",
                          endpoint_format(address, text));
     fd = socket(address->family == 4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return error_set(error, -errno, "cannot open a socket for %s: %s", endpoint_format(address, text),
-                         strerror(errno));
+    if (fd < 0) {
+        status = error_set(error, -errno, "cannot open a socket for %s: %s", endpoint_format(address, text),
+                           strerror(errno));
+        if (status == -EAFNOSUPPORT)
+            (void)error_next(error, "this kernel runs without IPv6 (ipv6.disable on its command line); turn it on, or "
+                                    "take the address out of `listen`");
+        return status;
+    }
     status = options_set(fd, address);
     if (status == 0 && deaf && deafen(fd) < 0)
         status = -errno;

@@ -69,6 +69,7 @@ struct path {
     const struct member *member; /* NULL: its server is not in the service's pool (any more) */
     struct path *next;           /* with datagrams to send, or buried */
     uint8_t first, last;         /* slots of relay.arrivals to be sent */
+    uint32_t zone;               /* of our own address, as its client last wrote to it; 0: none, or not heard yet */
     uint32_t sights;             /* for observe */
     uint32_t esp_spi;            /* the last that its plugin was asked about; 0: the next one is new */
     uint32_t asked_s, asks[2];   /* when that was, and how often in that second: ESP, IKE */

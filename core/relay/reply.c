@@ -88,7 +88,7 @@ static void replies_send(struct relay *relay, struct listener *listener)
                                         .name = (struct sockaddr *)&relay->replies.names[slot],
                                         .name_size = relay->replies.headers[slot].msg_hdr.msg_namelen};
         if (listener->wildcard) {
-            from[slot] = (struct hp_endpoint){.family = path->row->client.family};
+            from[slot] = (struct hp_endpoint){.family = path->row->client.family, .scope = path->zone};
             memcpy(from[slot].address, path->row->local, sizeof from[slot].address);
             datagram.from = &from[slot];
         }

@@ -56,7 +56,7 @@ static uint32_t drop_client(struct lane *lane, const struct hp_endpoint *client)
     for (uint32_t i = 0; i < lane->row_count; i++) {
         struct path *path = lane->paths[i];
         struct record_ref ref;
-        if (path == NULL || !endpoint_same_address(&path->row->client, client))
+        if (path == NULL || !endpoint_names(client, &path->row->client))
             continue;
         if (path_watched(path, &ref))
             (void)record_delete(relay->segment, &ref);

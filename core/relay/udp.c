@@ -45,6 +45,7 @@ static void control_read(struct listener *listener, struct msghdr *header, struc
             struct in6_pktinfo info;
             memcpy(&info, CMSG_DATA(message), sizeof info);
             memcpy(local->address, &info.ipi6_addr, 16);
+            local->scope = endpoint_is_link_local(local) ? (uint32_t)info.ipi6_ifindex : 0;
         }
     }
 }
@@ -312,6 +313,7 @@ static struct path *arrival_take(struct listener *listener, uint32_t slot, struc
     if (path == NULL)
         return NULL;
     path_heard(relay, path);
+    path->zone = arrival->local.scope;
     path_queue(relay, path, slot);
     arrival->path = path;
     return path;

@@ -38,17 +38,18 @@ def own_net():
 @contextlib.contextmanager
 def neighbour_net(own, *theirs):
     """One more, at the other end of a cable from here. own: ADDRESS/LENGTH of this end; theirs: those of the other, whose
-    default route is this end. Yields a function that calls what it is given in there and returns what that returns."""
+    default route is this end. Yields a function that calls what it is given in there and returns what that returns.
+    IPv6 addresses are usable at once; a link-local one of the kernel's own is not made."""
     with concurrent.futures.ThreadPoolExecutor(1) as thread:
         def inside(function, *arguments):
             return thread.submit(function, *arguments).result(20)
 
         inside(lambda: check(LIBC.unshare(CLONE_NEWNET)))
         ip("link", "add", "cable", "type", "veth", "peer", "name", "cable", "netns", str(inside(threading.get_native_id)))
-        ip("addr", "add", own, "dev", "cable")
-        ip("link", "set", "cable", "up")
-        for address in theirs:
-            inside(ip, "addr", "add", address, "dev", "cable")
-        inside(ip, "link", "set", "cable", "up")
-        inside(ip, "route", "add", "default", "via", own.split("/")[0])
+        for run, addresses in (lambda *words: ip(*words), [own]), (lambda *words: inside(ip, *words), theirs):
+            run("link", "set", "cable", "addrgenmode", "none")
+            for address in addresses:
+                run("addr", "add", address, "dev", "cable", *(["nodad"] if ":" in address else []))
+            run("link", "set", "cable", "up")
+        inside(ip, *(["-6"] if ":" in own else []), "route", "add", "default", "via", own.split("/")[0], "dev", "cable")
         yield inside

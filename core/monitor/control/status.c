@@ -110,7 +110,7 @@ static bool address_is_here(const struct hp_endpoint *endpoint)
     fd = socket(address.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return true;
-    here = bind(fd, (const struct sockaddr *)&address, size) == 0 || errno != EADDRNOTAVAIL;
+    here = bind(fd, (const struct sockaddr *)&address, size) == 0 || (errno != EADDRNOTAVAIL && errno != ENODEV);
     close(fd);
     return here;
 }

@@ -103,6 +103,7 @@ static void fail(struct ike_probe *self, int code)
     case EHOSTDOWN:
     case ENETDOWN:
     case ENOPROTOOPT:
+    case EPROTO:
     case EACCES: /* of a connected socket: administratively prohibited */
     case EPERM:
         finish(self, IKE_PROBE_FAILED, strerror(code));
