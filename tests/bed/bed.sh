@@ -6,6 +6,9 @@
 #   hp-c1 .. hp-cN (clients) ----- hp-lb 10.77.1.1 --+--- hp-v2 10.77.2.12
 #   10.78.N.2                      (the VIP)           \-- hp-v3 10.77.2.13
 #
+# Each has an IPv6 address as well: clients fd78:N::2, servers fd77:2::11 to ::13. VIP=fd77:1::1 makes the clients speak
+# IPv6; which addresses of the servers the balancer takes is up to its configuration.
+#
 # With NAT=yes all clients live at 10.80.0.(10+N) behind hp-nat, and the balancer sees one address, 10.79.0.2.
 #
 # usage: bed.sh up [CLIENTS [SERVERS]]   build namespaces and start every VPN server (default 4 and 3)
@@ -136,6 +139,7 @@ server() {
   ns "v$n" ip addr add "10.77.2.$((10 + n))/24" dev eth0
   ns "v$n" ip addr add 10.98.0.1/32 dev lo
   ns "v$n" ip route add default via 10.77.2.1
+  ns "v$n" ip addr add "fd77:2::$((10 + n))/64" dev eth0 nodad
   start_server "$n"
 }
 
@@ -182,6 +186,9 @@ client_net() { # namespace of client N: 10.78.N.2 behind its own link to hp-lb
   ns "c$n" ip link set eth0 up
   ns "c$n" ip addr add "10.78.$n.2/24" dev eth0
   ns "c$n" ip route add default via "10.78.$n.1"
+  ns lb ip addr add "fd78:$n::1/64" dev "hpc$n" nodad
+  ns "c$n" ip addr add "fd78:$n::2/64" dev eth0 nodad
+  ns "c$n" ip -6 route add default via "fd78:$n::1"
 }
 
 # A home router: every flow gets a random port of its one address; what comes for no flow is dropped without a word.
@@ -264,7 +271,8 @@ up() {
   ns lb ip link add servers type bridge
   ns lb ip link set servers up
   ns lb ip addr add 10.77.2.1/24 dev servers
-  ns lb ip addr add "$VIP/32" dev lo
+  ns lb ip addr add fd77:2::1/64 dev servers nodad
+  ns lb ip addr add "$VIP" dev lo
   ns lb sh -c 'echo 0 >/proc/sys/net/ipv4/ip_forward' # what passes, passes through the balancer
   for i in $(seq "$servers"); do server "$i"; done
   [[ $NAT == yes ]] && nat
@@ -374,7 +382,7 @@ case ${1:-} in
   swan) shift; swan "$@" ;;
   down) down ;;
   *)
-    sed -n '3,39p' "$0"
+    sed -n '3,42p' "$0"
     exit 2
     ;;
 esac
