@@ -34,7 +34,7 @@ static int options_set(int fd, const struct hp_endpoint *address)
     buffer_set(fd, SO_RCVBUFFORCE, SO_RCVBUF);
     buffer_set(fd, SO_SNDBUFFORCE, SO_SNDBUF); /* all replies of the lane leave here */
     if (option_on(fd, SOL_SOCKET, SO_REUSEPORT) < 0 || option_on(fd, SOL_SOCKET, SO_RXQ_OVFL) < 0 ||
-        option_on(fd, IPPROTO_IP, IP_FREEBIND) < 0)
+        option_on(fd, IPPROTO_IP, IP_FREEBIND) < 0 || batch_ask_marks(fd, address->family) < 0)
         return -errno;
     if (address->family == 4) {
         (void)setsockopt(fd, IPPROTO_IP, IP_MTU_DISCOVER, &discover, sizeof discover);

@@ -117,6 +117,7 @@ struct arrival { /* what is known of a datagram in relay.arrivals */
     struct ike_datagram ike;
     struct path *path;
     uint8_t next; /* of the same path */
+    uint8_t mark; /* DSCP and ECN, as it came */
 };
 
 struct relay {

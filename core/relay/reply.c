@@ -85,6 +85,8 @@ static void replies_send(struct relay *relay, struct listener *listener)
         struct run_datagram datagram = {.owner = path,
                                         .data = batch_data(&relay->replies, slot),
                                         .size = batch_size(&relay->replies, slot),
+                                        .mark = batch_mark_of(&relay->replies, slot),
+                                        .family = (uint8_t)path->row->client.family,
                                         .name = (struct sockaddr *)&relay->replies.names[slot],
                                         .name_size = relay->replies.headers[slot].msg_hdr.msg_namelen};
         if (listener->wildcard) {

@@ -32,11 +32,15 @@ static void note_queue_drops(struct listener *listener, const struct cmsghdr *me
     listener_count_drops(listener, drops);
 }
 
-static void control_read(struct listener *listener, struct msghdr *header, struct hp_endpoint *local)
+static void control_read(struct listener *listener, struct msghdr *header, struct arrival *arrival)
 {
+    struct hp_endpoint *local = &arrival->local;
+
     for (struct cmsghdr *message = CMSG_FIRSTHDR(header); message != NULL; message = CMSG_NXTHDR(header, message)) {
         if (message->cmsg_level == SOL_SOCKET && message->cmsg_type == SO_RXQ_OVFL) {
             note_queue_drops(listener, message);
+        } else if (batch_mark(message, &arrival->mark)) {
+            continue;
         } else if (message->cmsg_level == IPPROTO_IP && message->cmsg_type == IP_PKTINFO) {
             struct in_pktinfo info;
             memcpy(&info, CMSG_DATA(message), sizeof info);
@@ -84,11 +88,12 @@ static bool arrival_read(struct listener *listener, uint32_t slot)
 
     arrival->path = NULL;
     arrival->next = RELAY_NO_SLOT;
+    arrival->mark = 0;
     arrival->local = listener->address;
     if (!endpoint_from_sockaddr(&arrival->client, header->msg_name, header->msg_namelen))
         return false;
     if (header->msg_controllen > 0)
-        control_read(listener, header, &arrival->local);
+        control_read(listener, header, arrival);
     kind_read(relay, listener->service, &arrival->ike, batch_data(&relay->arrivals, slot),
               batch_size(&relay->arrivals, slot));
     return true;
@@ -325,8 +330,11 @@ static void path_send(struct relay *relay, struct path *path)
     uint8_t slot = path->first;
 
     while (slot != RELAY_NO_SLOT) {
-        struct run_datagram datagram = {
-            .owner = path, .data = batch_data(&relay->arrivals, slot), .size = batch_size(&relay->arrivals, slot)};
+        struct run_datagram datagram = {.owner = path,
+                                        .data = batch_data(&relay->arrivals, slot),
+                                        .size = batch_size(&relay->arrivals, slot),
+                                        .mark = relay->arrival[slot].mark,
+                                        .family = (uint8_t)path->server.family};
         runs_add(&relay->runs, &datagram);
         slot = relay->arrival[slot].next;
     }

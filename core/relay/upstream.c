@@ -31,7 +31,7 @@ static int options_set(int fd, uint32_t family)
     int on = 1, discover = IP_PMTUDISC_DONT, discover6 = IPV6_PMTUDISC_DONT, buffer = UPSTREAM_BUFFER;
     int lasting = IPV6_PREFER_SRC_PUBLIC; /* a temporary address (RFC 8981) would change under a tunnel */
 
-    if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0)
+    if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0 || batch_ask_marks(fd, family) < 0)
         return -errno;
     (void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &buffer, sizeof buffer); /* as far as rmem_max lets us */
     if (family == 4) {
