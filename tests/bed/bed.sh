@@ -52,6 +52,12 @@ PLUGINS=${PLUGINS//$'\n'/}
 die() { echo "bed: $*" >&2; exit 1; }
 ns() { ip netns exec "$NS-$1" "${@:2}"; }
 
+space() { # space NAME: a network namespace whose addresses serve at once
+  ip netns add "$NS-$1"
+  ns "$1" sh -c 'echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad'
+  ns "$1" ip link set lo up
+}
+
 certificates() {
   local d=$PKI name
   [[ -s $d/client.crt ]] && return
@@ -131,10 +137,9 @@ swan() { # swan NAME ARGS...
 
 server() {
   local n=$1
-  ip netns add "$NS-v$n"
+  space "v$n"
   ns lb ip link add "hpv$n" type veth peer name eth0 netns "$NS-v$n"
   ns lb ip link set "hpv$n" master servers up
-  ns "v$n" ip link set lo up
   ns "v$n" ip link set eth0 up
   ns "v$n" ip addr add "10.77.2.$((10 + n))/24" dev eth0
   ns "v$n" ip addr add 10.98.0.1/32 dev lo
@@ -178,11 +183,10 @@ EOF
 
 client_net() { # namespace of client N: 10.78.N.2 behind its own link to hp-lb
   local n=$1
-  ip netns add "$NS-c$n"
+  space "c$n"
   ns lb ip link add "hpc$n" type veth peer name eth0 netns "$NS-c$n"
   ns lb ip addr add "10.78.$n.1/24" dev "hpc$n"
   ns lb ip link set "hpc$n" up
-  ns "c$n" ip link set lo up
   ns "c$n" ip link set eth0 up
   ns "c$n" ip addr add "10.78.$n.2/24" dev eth0
   ns "c$n" ip route add default via "10.78.$n.1"
@@ -193,11 +197,10 @@ client_net() { # namespace of client N: 10.78.N.2 behind its own link to hp-lb
 
 # A home router: every flow gets a random port of its one address; what comes for no flow is dropped without a word.
 nat() {
-  ip netns add "$NS-nat"
+  space nat
   ns lb ip link add hpnat type veth peer name eth0 netns "$NS-nat"
   ns lb ip addr add 10.79.0.1/24 dev hpnat
   ns lb ip link set hpnat up
-  ns nat ip link set lo up
   ns nat ip link set eth0 up
   ns nat ip addr add 10.79.0.2/24 dev eth0
   ns nat ip route add default via 10.79.0.1
@@ -221,10 +224,9 @@ EOF
 
 natted_client_net() { # namespace of client N: 10.80.0.(10+N) on the bridge of hp-nat
   local n=$1
-  ip netns add "$NS-c$n"
+  space "c$n"
   ns nat ip link add "hpc$n" type veth peer name eth0 netns "$NS-c$n"
   ns nat ip link set "hpc$n" master inside up
-  ns "c$n" ip link set lo up
   ns "c$n" ip link set eth0 up
   ns "c$n" ip addr add "10.80.0.$((10 + n))/16" dev eth0
   ns "c$n" ip route add default via 10.80.0.1
@@ -266,8 +268,7 @@ up() {
   echo "$NAT" >"$BED/given/NAT"
   echo "$FRAGMENTATION" >"$BED/given/FRAGMENTATION"
   [[ $AUTH == cert ]] && certificates
-  ip netns add "$NS-lb"
-  ns lb ip link set lo up
+  space lb
   ns lb ip link add servers type bridge
   ns lb ip link set servers up
   ns lb ip addr add 10.77.2.1/24 dev servers

@@ -219,7 +219,7 @@ def udp_socket(address, port=0):
     try:
         if one.family == socket.AF_INET6:
             one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        one.bind(place(address, port))
+        one.bind(place(address or "0.0.0.0", port))
     except OSError:
         one.close()
         raise
