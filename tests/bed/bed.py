@@ -131,7 +131,8 @@ class Bed:
         services = {}
         for name, port, pool in (("ike", 500, pools[0]), ("nat-t", 4500, pools[1])):
             persistence = {"profile": "way", **(per_service or {}).get(name, {})}
-            services[name] = {"listen": homeport.endpoint(self.vip, port), "protocol": "udp", "pool": pool, "persistence": persistence}
+            services[name] = {"listen": homeport.endpoint(self.vip, port), "protocol": "udp", "pool": pool,
+                              "persistence": persistence}
         return {
             "workers": 2, "user": "nobody", "state": os.path.join(self.folder, "state"),
             "plugin_path": [os.environ.get("HOMEPORT_PLUGINS", homeport.plugin_folder())],

@@ -294,7 +294,7 @@ class Site:
             return f"{prefix}.{int(third) + number // 256}.{number % 256}"
         address = f"{self.net6}::{number:x}"
         if address not in self.added:
-            ip("address", "add", f"{address}/128", "dev", "lo")
+            ip("address", "add", f"{address}/128", "dev", "lo", "nodad")  # at once
         self.added.add(address)
         return address
 

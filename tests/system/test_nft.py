@@ -52,7 +52,7 @@ def firewall():
         if result.returncode != 0:
             pytest.skip(f"this kernel has not what the rules need: {result.stderr.strip()}")
         ip("address", "add", "198.51.100.1/32", "dev", "lo")
-        ip("address", "add", "2001:db8::1/128", "dev", "lo")
+        ip("address", "add", "2001:db8::1/128", "dev", "lo", "nodad")
         yield
 
 
