@@ -56,7 +56,8 @@ bool relay_holds_lanes(const struct relay *relay); /* or is taking or giving any
 #define LISTENER_BUFFER (4u << 20) /* octets; the default of 208 KiB holds no more than 256 small datagrams */
 
 /* Opens a listener's socket for one lane, bound: SO_REUSEPORT, IP_FREEBIND, LISTENER_BUFFER (SO_RCVBUFFORCE, then
- * SO_RCVBUF), SO_RXQ_OVFL, IP_PKTINFO for a wildcard, IP_PMTUDISC_DONT, non-blocking, close-on-exec. Used by the
+ * SO_RCVBUF), SO_RXQ_OVFL, IP_RECVTOS, IP_PKTINFO for a wildcard, IP_PMTUDISC_DONT (those
+ * of IPv6, and IPV6_V6ONLY), non-blocking, close-on-exec. Used by the
  * master. deaf: it drops what comes until listener_hear(), so that no flow goes to another lane than its own while the
  * others are not bound yet. Errors: -EADDRINUSE (says how to find out who), -EACCES (ports below 1024 without the
  * capability), others. */
