@@ -8,7 +8,6 @@ import re
 import signal
 import socket
 import subprocess
-from pathlib import Path
 
 import pytest
 from homeport import Site, cells, connected, wait_for
@@ -122,11 +121,10 @@ def test_the_source_port_of_a_killed_worker_stays_silent_and_nothing_is_tracked(
         assert {500, 4500} & tracked_ports(), "without the rules they are tracked"
         master = site.daemon.process.pid
         os.kill(master, signal.SIGSTOP)  # nobody is replaced for now
-        workers = site.daemon.workers()
-        for one in [*site.daemon.keepers(), *workers]:  # without its keeper a worker's sockets are closed with it
+        holders = {*site.daemon.keepers(), *site.daemon.workers()}  # without its keeper a worker's sockets close with it
+        for one in holders:
             site.daemon.kill(one)
-        wait_for(lambda: all(Path(f"/proc/{pid}/stat").read_text("ascii").split()[2] == "Z" for pid in workers),
-                 what="the end of the workers")
+        wait_for(lambda: not holders & set(site.daemon.alive()), what="the end of workers and keepers")
         servers_send()
         assert unreachable() == len(closed), "without the rules each closed port says so"
         run(["nft", "-f", snippet])
