@@ -194,8 +194,12 @@ static bool adopt(struct master *self, struct generation *generation, struct sur
 
     if (child == NULL)
         return false;
-    *child = (struct child){
-        .master = self, .generation = generation, .slot = survivor->slot, .pid = survivor->pid, .keeper = -1};
+    *child = (struct child){.master = self,
+                            .generation = generation,
+                            .slot = survivor->slot,
+                            .pid = survivor->pid,
+                            .keeper = -1,
+                            .keeper_pidfd = -1};
     child->state = CHILD_READY;
     child->pidfd = -1;
     child->running = true;

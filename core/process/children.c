@@ -118,7 +118,9 @@ static void keeper_let_go(struct child *child)
 {
     if (child->keeper >= 0)
         close(child->keeper);
-    child->keeper = -1;
+    if (child->keeper_pidfd >= 0)
+        close(child->keeper_pidfd);
+    child->keeper = child->keeper_pidfd = -1;
 }
 
 void child_let_go(struct child *child)
@@ -271,7 +273,7 @@ int child_start(struct master *self, struct generation *generation, enum process
     child->role = role;
     child->number = number;
     child->process.data = child;
-    child->pidfd = child->keeper = -1;
+    child->pidfd = child->keeper = child->keeper_pidfd = -1;
     child->slot = free_slot(self);
     if (child->slot == SEGMENT_NO_INDEX) {
         free(child);
@@ -307,9 +309,18 @@ int child_start(struct master *self, struct generation *generation, enum process
         generation->spare = child;
     else
         generation->workers[number] = child;
-    if (number == SPARE)
+    return number == SPARE ? 0 : child_equip(child, error);
+}
+
+int child_equip(struct child *child, struct error *error)
+{
+    int status = listeners_send(child->generation, child, child->master->segment->lane_count, error);
+
+    if (status == 0)
         return 0;
-    return listeners_send(generation, child, self->segment->lane_count, error);
+    child->state = CHILD_LEAVING; /* with half of its listeners it would end the sessions of the others */
+    child_kill(child);
+    return status;
 }
 
 void calm(const struct master *self, pid_t pid)
@@ -331,6 +342,13 @@ static void hurry(const struct master *self, pid_t pid)
         (void)setpriority(PRIO_PROCESS, (id_t)pid, self->nice - NICE_STEP);
 }
 
+/* Its keeper, which slept until now: others wait for it. That it lives is asked again, a moment before. */
+void child_hurry_keeper(const struct child *child)
+{
+    if (child->keeper_pidfd >= 0 && pidfd_send_signal(child->keeper_pidfd, 0, NULL, 0) == 0)
+        hurry(child->master, child->keeper_pid);
+}
+
 void child_hurry(struct child *child)
 {
     child->calm_ms = 0;
@@ -341,10 +359,8 @@ void child_hurry(struct child *child)
 void children_calm(struct master *self, uint64_t now_ms)
 {
     for (struct child *child = self->children; child != NULL; child = child->next) {
-        pid_t keeper = child->keeper >= 0 ? keeper_pid(child->keeper) : 0;
-
-        if (keeper > 0) /* it sleeps until others wait for it */
-            hurry(self, keeper);
+        if (child->keeper >= 0 && child->keeper_pidfd < 0)
+            child->keeper_pidfd = keeper_process(child->keeper, child->pid, &child->keeper_pid);
         if (child->calm_ms != 0 && child->calm_ms != UINT64_MAX && now_ms >= child->calm_ms)
             child_calm(child);
     }

@@ -110,7 +110,7 @@ static void death_judge(struct master *self, struct child *child, bool inside, s
         return;
     }
     log_write(&self->log, LOG_ERROR, "%s %s", child_name(child, name), how->what);
-    if (inside)
+    if (inside && child->number != SPARE) /* what serves is healthy */
         blame_plugin(self, child, now_ms);
     else
         blame_ourselves(child, now_ms);

@@ -56,7 +56,9 @@ struct child {
     uv_poll_t ended;  /* the pidfd is readable: it has ended */
     uint32_t handles; /* that the loop has not let go of */
     pid_t pid;
-    int keeper; /* our end of its keeper's channel (relay/keeper.h); -1: none */
+    pid_t keeper_pid;
+    int keeper_pidfd; /* -1: not known, or none */
+    int keeper;       /* our end of its keeper's channel (relay/keeper.h); -1: none */
     struct channel *channel;
     bool running; /* not reaped yet */
     uint64_t started_ms;
@@ -119,6 +121,7 @@ struct master {
     uv_signal_t signals[3];     /* SIGTERM, SIGINT, SIGHUP */
     uv_timer_t tick;            /* every TICK_MS: loop time, deadlines, respawns */
     uint64_t watch_ms, tick_ms; /* the last ones */
+    uint64_t taken_ms;          /* when a lane was taken last */
     bool stopping, announced;   /* announced: it has said that it is ready */
     uint64_t stop_deadline_ms;
     int status; /* exit status */
@@ -172,8 +175,10 @@ void child_stop(struct child *child);
 void child_kill(struct child *child);
 void calm(const struct master *self, pid_t pid); /* from here on as urgent as everybody */
 void child_calm(struct child *child);
-void child_hurry(struct child *child);                    /* until it has caught up */
-void children_calm(struct master *self, uint64_t now_ms); /* those whose time it is */
+void child_hurry(struct child *child); /* until it has caught up */
+void child_hurry_keeper(const struct child *child);
+int child_equip(struct child *child, struct error *error); /* with its listeners; otherwise it is killed */
+void children_calm(struct master *self, uint64_t now_ms);  /* those whose time it is */
 void children_reap_strangers(struct master *self);
 const char *child_name(const struct child *child, char text[32]);
 

@@ -12,7 +12,8 @@
 
 #include "base/clock.h"
 
-#define ASLEEP_MS 2500u
+#define ASLEEP_MS 2500
+#define QUIET_MS 1000u
 
 static void respawn(struct master *self, enum process_role role, uint32_t number, uint32_t place, uint64_t now_ms)
 {
@@ -30,7 +31,11 @@ static void respawn(struct master *self, enum process_role role, uint32_t number
 /* A timer turns its loop every second. */
 static bool is_awake(const struct master *self, const struct child *child)
 {
-    return clock_now_ms() - atomic_load(&self->segment->processes[child->slot].loop_ms) < ASLEEP_MS;
+    uint64_t turned_ms = atomic_load(&self->segment->processes[child->slot].loop_ms);
+
+    if (turned_ms < child->started_ms) /* READY a moment ago */
+        turned_ms = child->started_ms;
+    return (int64_t)(clock_now_ms() - turned_ms) < ASLEEP_MS;
 }
 
 /* false: there is none that is ready. */
@@ -52,16 +57,17 @@ static bool promote(struct master *self, uint32_t number)
     atomic_store(&self->segment->processes[child->slot].number, number);
     child_hurry(child);
     channel_send(child->channel, &message, NULL, 0);
-    if (listeners_send(self->running, child, self->segment->lane_count, &error) < 0)
-        log_failure(&self->log, LOG_ERROR, &error);
+    if (child_equip(child, &error) < 0)
+        log_failure(&self->log, LOG_ERROR, &error); /* its end brings the next one */
     lanes_advance(self);
     return true;
 }
 
-/* Nobody is being started, handed lanes or catching up: what a start costs is nobody's then. */
-static bool is_quiet(const struct master *self)
+/* Nobody is being started, handed lanes or catching up, nor was a moment ago: what a start costs is nobody's then, and
+ * reloads that come one after the other do not pay for one each. */
+static bool is_quiet(const struct master *self, uint64_t now_ms)
 {
-    if (self->next != NULL || self->reload != NULL || !lanes_all_served(self))
+    if (now_ms - self->taken_ms < QUIET_MS || self->next != NULL || self->reload != NULL || !lanes_all_served(self))
         return false;
     for (const struct child *child = self->children; child != NULL; child = child->next)
         if (child->state != CHILD_READY || child->calm_ms != UINT64_MAX)
@@ -81,6 +87,6 @@ void respawn_due(struct master *self, uint64_t now_ms)
             respawn(self, PROCESS_WORKER, i, i, now_ms);
     if (self->running->monitor == NULL)
         respawn(self, PROCESS_MONITOR, 0, workers, now_ms);
-    if (self->running->spare == NULL && is_quiet(self))
+    if (self->running->spare == NULL && is_quiet(self, now_ms))
         respawn(self, PROCESS_WORKER, SPARE, workers + 1, now_ms);
 }

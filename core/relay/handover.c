@@ -149,6 +149,7 @@ static void give_some(struct transfer *transfer)
     }
     for (struct listener *listener = transfer->lane->listeners; listener != NULL; listener = listener->next)
         listener_count_drops(listener, listener_drops(listener->watched.fd)); /* those behind the last datagram read */
+    lane_let_go(transfer->lane);
     lane_forget(transfer->lane); /* the taker has it, or is gone and the rows have it */
     transfer_done(transfer);
 }
@@ -254,14 +255,19 @@ static void take_over(struct transfer *transfer)
 static void on_giver_retry(uv_timer_t *timer)
 {
     struct transfer *transfer = timer->data;
+    bool took = false;
+    int more;
 
     relay_wake(transfer->relay);
     if (giver_lives(transfer))
         return;
     uv_timer_stop(timer);
-    while (take_one(transfer) > 0) /* it is our loop that may have been late */
-        ;
-    take_over(transfer);
+    while ((more = take_one(transfer)) > 0) /* it is our loop that may have been late */
+        took = true;
+    if (took && more == -EAGAIN) /* its keeper is slow, not lost */
+        uv_timer_start(timer, on_giver_retry, KEEPER_LIMIT_MS, 0);
+    else
+        take_over(transfer);
 }
 
 static void on_message(uv_poll_t *poll, int status, int events)
@@ -319,7 +325,9 @@ int relay_take(struct relay *relay, uint32_t number, int peer, void (*taken)(voi
     if (giver_lives(transfer))
         return 0;
     /* It is its keeper that sends them, and the rows need not wait for that. */
+    uv_update_time(relay->loop);
     uv_timer_start(&transfer->retry, on_giver_retry, KEEPER_LIMIT_MS, 0);
-    lane_adopt(lane);
+    lane->frozen = true;
+    relay_catch_up(relay);
     return 0;
 }

@@ -75,7 +75,7 @@ void keeper_channel(int keeper)
     (void)setsockopt(keeper, SOL_SOCKET, SO_PASSCRED, &on, sizeof on);
 }
 
-pid_t keeper_pid(int keeper)
+static pid_t sender_pid(int keeper)
 {
     union {
         struct cmsghdr align;
@@ -93,6 +93,18 @@ pid_t keeper_pid(int keeper)
         if (item->cmsg_level == SOL_SOCKET && item->cmsg_type == SCM_CREDENTIALS)
             memcpy(&sender, CMSG_DATA(item), sizeof sender);
     return sender.pid;
+}
+
+int keeper_process(int keeper, pid_t worker, pid_t *pid)
+{
+    int off = 0;
+
+    *pid = sender_pid(keeper);
+    if (*pid <= 0)
+        return -1;
+    /* Once is enough, and with it the kernel would give the socket a name when we ask. */
+    (void)setsockopt(keeper, SOL_SOCKET, SO_PASSCRED, &off, sizeof off);
+    return *pid == worker ? -1 : pidfd_open(*pid, 0);
 }
 
 /* ---- the keeper itself ----

@@ -27,8 +27,9 @@ void keeper_note_epoll(struct keeper *keeper, uint32_t lane, int fd);
 
 /* [master] Our end of the channel of a keeper that is still to be made: makes keeper_pid possible. */
 void keeper_channel(int keeper);
-/* [master] The keeper's process, as the kernel says, once: when it has just begun. 0: not yet, or told already. */
-pid_t keeper_pid(int keeper);
+/* [master] The keeper, as the kernel knows it: its pid and, returned, a pidfd of it, the caller's. -1: it has not begun
+ * yet, or who has spoken is the worker itself. */
+int keeper_process(int keeper, pid_t worker, pid_t *pid);
 /* [master] Of a worker that has died: its sockets of this lane shall come over fd, for relay_take. keeper: our end of
  * the channel. fd stays the caller's. When the channel is closed, the keeper does what it was asked for, and ends;
  * while its worker lives it ends at once.

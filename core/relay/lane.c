@@ -100,7 +100,7 @@ static void lane_release(struct lane *lane)
 {
     epoll_close(lane);
     incoming_free(lane);
-    lane->adopted = false;
+    lane->adopted = lane->frozen = false;
     free(lane->reopen);
     free(lane->free_rows);
     free(lane->paths);
@@ -159,7 +159,7 @@ struct listener *lane_listener_behind(const struct lane *lane, const struct sess
     struct listener *listener = lane->listeners;
 
     while (listener != NULL && (!listener->wildcard || listener->address.family != row->client.family ||
-                                listener->service->config->server_port != row->server_port))
+                                listener->address.port != row->local_port))
         listener = listener->next;
     return listener;
 }
@@ -250,7 +250,7 @@ static void row_adopt(struct lane *lane, uint32_t position)
     if (listener == NULL || row->server >= SEGMENT_SERVERS ||
         lane->relay->segment->servers[row->server].identity == 0) {
         row_refuse(lane, row, "service removed");
-    } else if (row->server_port != listener->service->config->server_port) {
+    } else if (!leaving && row->server_port != listener->service->config->server_port) {
         row_refuse(lane, row, "port changed");
     } else if (flow_index_find(&lane->index, &key) != FLOW_NONE) {
         row_refuse(lane, row, "second row of one flow");
@@ -421,6 +421,13 @@ static void paths_forget(struct lane *lane)
 void lane_quiet(struct lane *lane)
 {
     relay_unwatch(lane->relay->epoll, &lane->watched);
+}
+
+void lane_let_go(struct lane *lane)
+{
+    uint32_t self = lane->relay->self;
+
+    (void)atomic_compare_exchange_strong(&lane->relay->segment->lanes[lane->number].holder, &self, SEGMENT_NO_INDEX);
 }
 
 void lane_forget(struct lane *lane)

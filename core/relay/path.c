@@ -105,7 +105,8 @@ static int path_begin_at(struct path **out, const struct flow *flow, struct sess
     struct session_row content = {.client = *flow->client,
                                   .service = flow->listener->service->topology->identity,
                                   .server = (uint16_t)server_slot,
-                                  .server_port = flow->listener->service->config->server_port};
+                                  .server_port = flow->listener->service->config->server_port,
+                                  .local_port = flow->listener->address.port};
     struct hp_endpoint server = upstream_server(lane->relay->segment, &content);
     struct path *path = path_make(lane, row, flow->listener, &server);
     int fd = -1, status;
@@ -219,6 +220,8 @@ void path_end(struct path *path, const char *reason)
     cell_give(lane, &path->server, path->row->source_port);
     path_close(path);
     lane_give_row(lane, path->row);
+    if (path->leaving) /* its plugin is not ours to call */
+        return;
     struct hp_endpoint local = {.family = path->row->client.family, .port = path->listener->address.port};
     memcpy(local.address, path->row->local, sizeof local.address);
     decider_session_end(lane->relay->decider, path->service->position, &path->row->client, &local, path->row->server);

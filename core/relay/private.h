@@ -99,6 +99,7 @@ struct lane {
     uint32_t *free_rows; /* a ring, longest free first: ended rows remember when their port was used last */
     uint32_t free_first, free_count;
     bool free_listed;
+    bool frozen;  /* nobody writes its rows: they can be adopted before its sockets have come */
     bool adopted; /* its rows have their paths */
     struct cells *cells;
     int *incoming; /* by row: sockets from the last holder that are not used yet, else -1; NULL: none */
@@ -197,6 +198,7 @@ struct lane *lane_find(struct relay *relay, uint32_t number); /* made when it is
 int lane_prepare(struct lane *lane, struct error *error);     /* memory for holding it */
 void lane_adopt(struct lane *lane);  /* becomes the holder and rebuilds from the rows: nobody writes them any more */
 void lane_hold(struct lane *lane);   /* the same, unless that is done, and serves */
+void lane_let_go(struct lane *lane); /* says that it is not the holder any more */
 void lane_quiet(struct lane *lane);  /* nothing of it is read any more */
 void lane_forget(struct lane *lane); /* closes its descriptors, frees its memory; no session ends */
 void lane_free(struct lane *lane);

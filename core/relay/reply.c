@@ -27,7 +27,7 @@ static void look_for_proof(struct path *path, const uint8_t *data, uint32_t size
 {
     struct ike_datagram datagram;
 
-    if (!path->service->config->ike || row_proven(path->row))
+    if (!path->service->config->ike || row_proven(path->row) || path->leaving)
         return;
     ike_read(&datagram, data, size, path->service->config->port);
     if (ike_is_proof(&datagram))

@@ -42,6 +42,8 @@ void sweep_lane(struct lane *lane, uint32_t part)
             if (!path->table_full)
                 path_rekey(path);
             path->ask_again = path->ask_again || path->table_full;
+            if (path->leaving)
+                continue;
             keep_record(path);
             kept_refresh(path);
         }

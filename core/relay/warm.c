@@ -10,8 +10,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define CHUNK 16u                 /* of the heap's own, for each allocation */
-#define DATAGRAM 2048u            /* most are not longer */
+#define CHUNK 16u      /* of the heap's own, for each allocation */
+#define DATAGRAM 2048u /* most are not longer */
+#define PIECE (1u << 20)
 #define SLACK (1u << 20)          /* beyond what lanes need */
 #define HEAP_ALL (INT32_MAX / 64) /* any table of a lane comes from the heap, as none is mapped for itself */
 
@@ -27,6 +28,27 @@ static uint32_t count_live(const struct segment *segment)
             live += session_is_live(&rows[i]);
     }
     return live;
+}
+
+/* In pieces: what is larger than HEAP_ALL would be mapped for itself, and go with free(). */
+static void heap_grow(size_t size)
+{
+    void *last = NULL;
+
+    for (size_t got = 0; got < size; got += PIECE) {
+        void **piece = malloc(PIECE);
+
+        if (piece == NULL)
+            break;
+        memset(piece, 0, PIECE);
+        *piece = last;
+        last = piece;
+    }
+    while (last != NULL) {
+        void *next = *(void **)last;
+        free(last);
+        last = next;
+    }
 }
 
 static void populate(const void *from, size_t size)
@@ -50,14 +72,10 @@ void relay_warm(struct relay *relay, uint32_t workers)
     size_t row = sizeof(struct path *) + 2 * sizeof(uint32_t) + sizeof(int) + 4 * sizeof(struct flow_place) +
                  2 * sizeof(struct session_row *);
     size_t size = live * (sizeof(struct path) + CHUNK) + lanes * segment->rows_per_lane * row + SLACK;
-    void *all;
 
     (void)mallopt(M_MMAP_THRESHOLD, HEAP_ALL);
     (void)mallopt(M_TRIM_THRESHOLD, (int)(size < INT32_MAX - SLACK ? size + SLACK : INT32_MAX));
-    all = malloc(size);
-    if (all != NULL)
-        memset(all, 0, size);
-    free(all);
+    heap_grow(size);
     populate(relay, sizeof *relay);
     batch_warm(&relay->arrivals);
     batch_warm(&relay->replies);

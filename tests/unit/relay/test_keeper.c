@@ -90,6 +90,7 @@ static void start(void)
     cr_assert_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, life), 0);
     cr_assert_eq(prctl(PR_SET_CHILD_SUBREAPER, 1),
                  0); /* an orphaned keeper becomes our child: its end can be awaited */
+    keeper_channel(channel[0]);
     worker = fork();
     if (worker == 0) {
         close(channel[0]);
@@ -123,6 +124,21 @@ static pid_t pid_of_keeper(void)
     cr_assert_eq(fscanf(file, "%d", &pid), 1);
     fclose(file);
     return pid;
+}
+
+/* The kernel vouches for it: what the message says does not matter. */
+Test(keeper, says_once_to_its_master_which_process_it_is)
+{
+    struct pollfd item = {.fd = channel[0], .events = POLLIN};
+    pid_t pid;
+    int pidfd;
+
+    cr_assert_eq(poll(&item, 1, 5000), 1);
+    pidfd = keeper_process(channel[0], worker, &pid);
+    cr_expect_eq(pid, pid_of_keeper());
+    cr_expect_geq(pidfd, 0);
+    cr_expect_eq(keeper_process(channel[0], worker, &pid), -1);
+    close(pidfd);
 }
 
 static void kill_worker(void)
