@@ -75,33 +75,37 @@ static bool port_parse(struct hp_endpoint *endpoint, const char *text)
     return true;
 }
 
-static bool scope_parse(struct hp_endpoint *endpoint, const char *text)
+/* A name, or a number as endpoint_format writes it. */
+static bool zone_parse(struct hp_endpoint *endpoint, const char *text)
 {
-    if (!number_parse(&endpoint->scope, text, UINT32_MAX))
-        endpoint->scope = if_nametoindex(text);
-    return endpoint->scope != 0;
+    if (text[strspn(text, "0123456789")] == '\0')
+        return number_parse(&endpoint->scope, text, UINT32_MAX) && endpoint->scope != 0;
+    endpoint->scope = if_nametoindex(text);
+    return strlen(text) < IF_NAMESIZE;
 }
 
-static bool address6_parse(struct hp_endpoint *endpoint, char *text)
+static bool address6_parse(struct hp_endpoint *endpoint, char *text, bool *has_zone)
 {
-    char *scope = strchr(text, '%');
+    char *zone = strchr(text, '%');
 
-    if (scope != NULL) {
-        *scope = '\0';
-        if (!scope_parse(endpoint, scope + 1))
+    if (zone != NULL) {
+        *zone = '\0';
+        *has_zone = true;
+        if (!zone_parse(endpoint, zone + 1))
             return false;
     }
     endpoint->family = 6;
     return inet_pton(AF_INET6, text, endpoint->address) == 1;
 }
 
-bool endpoint_parse(struct hp_endpoint *out, const char *text)
+bool endpoint_parse_anywhere(struct hp_endpoint *out, bool *has_zone, const char *text)
 {
     struct hp_endpoint endpoint = {0};
     char copy[ENDPOINT_TEXT + IF_NAMESIZE];
     char *colon, *bracket;
     size_t size = strlen(text);
 
+    *has_zone = false;
     if (size >= sizeof copy)
         return false;
     memcpy(copy, text, size + 1);
@@ -111,10 +115,10 @@ bool endpoint_parse(struct hp_endpoint *out, const char *text)
         if (bracket == NULL || bracket[1] != ':')
             return false;
         *bracket = '\0';
-        if (!address6_parse(&endpoint, copy + 1) || !port_parse(&endpoint, bracket + 2))
+        if (!address6_parse(&endpoint, copy + 1, has_zone) || !port_parse(&endpoint, bracket + 2))
             return false;
     } else if (colon != NULL && strchr(colon + 1, ':') != NULL) {
-        if (!address6_parse(&endpoint, copy))
+        if (!address6_parse(&endpoint, copy, has_zone))
             return false;
     } else {
         if (colon != NULL)
@@ -123,6 +127,17 @@ bool endpoint_parse(struct hp_endpoint *out, const char *text)
         if (inet_pton(AF_INET, copy, endpoint.address) != 1 || (colon != NULL && !port_parse(&endpoint, colon + 1)))
             return false;
     }
+    *out = endpoint;
+    return true;
+}
+
+bool endpoint_parse(struct hp_endpoint *out, const char *text)
+{
+    struct hp_endpoint endpoint;
+    bool has_zone;
+
+    if (!endpoint_parse_anywhere(&endpoint, &has_zone, text) || (has_zone && endpoint.scope == 0))
+        return false;
     *out = endpoint;
     return true;
 }
@@ -151,6 +166,15 @@ bool endpoint_same_address(const struct hp_endpoint *a, const struct hp_endpoint
     return a->family == b->family && a->scope == b->scope && memcmp(a->address, b->address, sizeof a->address) == 0;
 }
 
+bool endpoint_names(const struct hp_endpoint *name, const struct hp_endpoint *address)
+{
+    struct hp_endpoint same = *name;
+
+    if (name->scope == 0 || address->scope == 0)
+        same.scope = address->scope;
+    return endpoint_same_address(&same, address);
+}
+
 bool endpoint_equal(const struct hp_endpoint *a, const struct hp_endpoint *b)
 {
     return a->port == b->port && endpoint_same_address(a, b);
@@ -161,4 +185,16 @@ bool endpoint_is_any(const struct hp_endpoint *endpoint)
     static const uint8_t any[16];
 
     return memcmp(endpoint->address, any, sizeof any) == 0;
+}
+
+bool endpoint_is_loopback(const struct hp_endpoint *endpoint)
+{
+    static const uint8_t one[16] = {[15] = 1};
+
+    return endpoint->family == 4 ? endpoint->address[0] == 127 : memcmp(endpoint->address, one, sizeof one) == 0;
+}
+
+bool endpoint_is_link_local(const struct hp_endpoint *endpoint)
+{
+    return endpoint->family == 6 && endpoint->address[0] == 0xfe && (endpoint->address[1] & 0xc0) == 0x80;
 }

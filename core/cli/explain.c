@@ -292,7 +292,7 @@ int explain_keys(json_t **out, const struct arguments *arguments, const char *cl
 
     if (!endpoint_parse(&what.client, client)) {
         error_set(error, -EINVAL, "%s is no address", client);
-        return error_next(error, "write the client's address: 198.51.100.7");
+        return error_next(error, "write the client's address: 198.51.100.7 or 2001:db8::7");
     }
     status = settings_read(&settings, arguments->config, error);
     if (status < 0)

@@ -18,12 +18,20 @@ static const struct usage usage = {
     .most = 1,
 };
 
+/* Without the port. */
+static size_t address_size(const char *client)
+{
+    const char *colon = strrchr(client, ':');
+
+    return colon != NULL ? (size_t)(colon - client) : strlen(client);
+}
+
 /* By address, then by service: what belongs to one client stands together. */
 static int by_client(const void *a, const void *b)
 {
     const json_t *const *left = a, *const *right = b;
     const char *one = answer_text(*left, "client"), *other = answer_text(*right, "client");
-    size_t size = strcspn(one, ":"), other_size = strcspn(other, ":");
+    size_t size = address_size(one), other_size = address_size(other);
     int order = strncmp(one, other, size < other_size ? size : other_size);
 
     if (order == 0 && size != other_size)

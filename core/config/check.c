@@ -92,11 +92,11 @@ static void check_source_ports(struct reader *reader, const struct config_servic
                         config->port_first, config->port_last);
 }
 
-/* 127.0.0.0/8 is this machine everywhere; which other addresses are, config_check_machine knows. */
+/* Loopback is this machine everywhere; which other addresses are, config_check_machine knows. */
 static bool listens_at(const struct hp_endpoint *listener, const struct hp_endpoint *server)
 {
     return endpoint_same_address(listener, server) ||
-           (endpoint_is_any(listener) && server->family == 4 && server->address[0] == 127);
+           (endpoint_is_any(listener) && listener->family == server->family && endpoint_is_loopback(server));
 }
 
 static void check_loop(struct reader *reader, const struct config_service *service)
@@ -215,6 +215,25 @@ static void check_port_count(struct reader *reader)
                         "%u source ports are too few: %u workers need %u at least", ports, config->workers, lanes);
 }
 
+/* A probe leaves from its source, so both are of one family. */
+static void check_health_source(struct reader *reader, const struct config_pool *pool)
+{
+    const struct config_server *servers = reader->config->servers;
+    uint32_t family = pool->health.source.family;
+
+    for (uint32_t i = 0; i < pool->server_count && family != 0; i++) {
+        const struct config_server *server = &servers[pool->servers[i]];
+
+        if (server->address.family == 0 || server->address.family == family)
+            continue;
+        diagnostics_add(reader->diagnostics, SEVERITY_ERROR, pool->health.source_at,
+                        "an IPv%u address cannot probe `%s`, which has an IPv%u address: leave `source` out, or give "
+                        "the servers of each family a pool of their own",
+                        family, server->name, server->address.family);
+        return;
+    }
+}
+
 /* `nat` is the only source here; once there are more, only pools that use it are meant. */
 static void warn_about_nat(struct reader *reader, uint32_t index)
 {
@@ -298,6 +317,7 @@ void check_config(struct reader *reader)
     for (uint32_t i = 0; i < config->pool_count; i++) {
         check_pool_port(reader, i);
         check_check(reader, i);
+        check_health_source(reader, &config->pools[i]);
         warn_about_nat(reader, i);
         warn_about_disabled(reader, i);
     }

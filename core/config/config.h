@@ -115,7 +115,8 @@ int config_read(struct config **out, const char *path, const char *text, size_t 
 void config_free(struct config *config); /* NULL is fine */
 
 /* What depends on this machine: warnings of own addresses that are not here and of source ports that the kernel gives
- * to others, an error where a service that listens everywhere has a server on this machine (it would feed itself).
+ * to others, an error where a service that listens everywhere has a server on this machine (it would feed itself) and
+ * where a zone is no interface (config_read leaves its scope 0).
  * Apart from config_read, so that what a file means does not depend on where it is read. What the kernel does not tell
  * (a sandbox, another /proc) is not warned about. */
 void config_check_machine(const struct config *config, struct diagnostics *diagnostics);

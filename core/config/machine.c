@@ -6,6 +6,7 @@
 #include <ctype.h>
 #include <ifaddrs.h>
 #include <limits.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <sched.h>
 #include <stdio.h>
@@ -191,11 +192,27 @@ static bool is_own(const struct ifaddrs *interfaces, const struct hp_endpoint *e
     return false;
 }
 
-/* All of 127.0.0.0/8 is at home on every machine. */
+/* All of 127.0.0.0/8 is at home on every machine; ::1 only where there is IPv6. */
 static bool is_here(const struct ifaddrs *interfaces, const struct hp_endpoint *endpoint)
 {
-    return endpoint_is_any(endpoint) || (endpoint->family == 4 && endpoint->address[0] == 127) ||
+    return endpoint_is_any(endpoint) || (endpoint->family == 4 && endpoint_is_loopback(endpoint)) ||
            is_own(interfaces, endpoint);
+}
+
+/* false: reported. */
+static bool check_zone(const struct hp_endpoint *endpoint, struct position at, struct diagnostics *diagnostics)
+{
+    char name[IF_NAMESIZE], text[ENDPOINT_TEXT];
+    struct hp_endpoint address = *endpoint;
+
+    if (!endpoint_is_link_local(endpoint) || (endpoint->scope != 0 && if_indextoname(endpoint->scope, name) != NULL))
+        return true;
+    address.port = address.scope = 0;
+    diagnostics_add(diagnostics, SEVERITY_ERROR, at,
+                    "the zone of %s is no interface of this machine: write the name of one that is (ip link), as in "
+                    "%s%%eth0",
+                    endpoint_format(&address, text), text);
+    return false;
 }
 
 static void check_address(const struct ifaddrs *interfaces, const struct hp_endpoint *endpoint, struct position at,
@@ -205,14 +222,14 @@ static void check_address(const struct ifaddrs *interfaces, const struct hp_endp
     struct hp_endpoint address = *endpoint;
 
     address.port = 0;
-    if (!is_here(interfaces, endpoint))
+    if (check_zone(endpoint, at, diagnostics) && !is_here(interfaces, endpoint))
         diagnostics_add(diagnostics, SEVERITY_WARNING, at,
                         "%s is not an address of this machine now: nothing arrives there until it is (ip address add)",
                         endpoint_format(&address, text));
 }
 
-/* A server on this very machine, on a port where we listen on all addresses: each datagram would come back to us. In
- * 127.0.0.0/8 config_read has said so. */
+/* A server on this very machine, on a port where we listen on all addresses: each datagram would come back to us. Of
+ * loopback config_read has said so. */
 static void check_loop(const struct ifaddrs *interfaces, const struct config *config,
                        const struct config_service *service, struct diagnostics *diagnostics)
 {
@@ -222,7 +239,8 @@ static void check_loop(const struct ifaddrs *interfaces, const struct config *co
         for (uint32_t j = 0; j < pool->server_count && endpoint_is_any(&service->listen[i]); j++) {
             const struct config_server *server = &config->servers[pool->servers[j]];
 
-            if (service->listen[i].port == service->server_port && is_own(interfaces, &server->address))
+            if (service->listen[i].port == service->server_port &&
+                service->listen[i].family == server->address.family && is_own(interfaces, &server->address))
                 diagnostics_add(diagnostics, SEVERITY_ERROR, service->listen_at[i],
                                 "`%s` would send to itself: it listens on all addresses, and that of its server `%s` "
                                 "is one of this machine: name the address to listen on",
@@ -245,6 +263,8 @@ static void check_addresses(const struct config *config, struct diagnostics *dia
         if (config->pools[i].health.source.family != 0)
             check_address(interfaces, &config->pools[i].health.source, config->pools[i].health.source_at, diagnostics);
     freeifaddrs(interfaces);
+    for (uint32_t i = 0; i < config->server_count; i++)
+        (void)check_zone(&config->servers[i].address, config->servers[i].at, diagnostics);
 }
 
 void config_check_machine(const struct config *config, struct diagnostics *diagnostics)

@@ -15,7 +15,8 @@ static void add_listen(struct reader *reader, const struct node *node, struct co
     if (!reader_address(reader, node, &endpoint))
         return;
     if (endpoint.port == 0) {
-        reader_error(reader, node, "`%s` wants a port: %s:500", node->text, node->text);
+        reader_error(reader, node, endpoint.family == 4 ? "`%s` wants a port: %s:500" : "`%s` wants a port: [%s]:500",
+                     node->text, node->text);
         return;
     }
     /* One service, one port: towards the servers it has only one as well. */

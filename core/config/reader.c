@@ -199,29 +199,67 @@ void reader_no_such(struct reader *reader, const struct node *node, const char *
         reader_error(reader, node, "there is no %s `%.64s`", thing, name);
 }
 
+static void not_an_address(struct reader *reader, const struct node *node)
+{
+    const char *text = node->text;
+    size_t size = strlen(text);
+
+    if (text[0] == '[' && strchr(text, ':') != NULL && text[size - 1] == ']')
+        reader_error(reader, node, "`%.64s` has brackets, but no port: write %.*s, or %.64s:500", text,
+                     size < 64 ? (int)size - 2 : 62, text + 1, text);
+    else
+        reader_error(reader, node, "`%.64s` is not an address%s", text,
+                     strchr(text, ':') != NULL ? " with a port from 1 to 65535" : " (names are not looked up)");
+}
+
+static bool is_one_machine(const struct hp_endpoint *endpoint)
+{
+    const uint8_t *octets = endpoint->address;
+
+    if (endpoint_is_any(endpoint))
+        return true;
+    return endpoint->family == 4 ? octets[0] != 0 && octets[0] < 224 : octets[0] != 0xff;
+}
+
+/* Which interface a zone is, config_check_machine looks at. */
+static bool check_address6(struct reader *reader, const struct node *node, const struct hp_endpoint *endpoint,
+                           bool has_zone)
+{
+    static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
+    const uint8_t *octets = endpoint->address;
+
+    if (memcmp(octets, mapped, sizeof mapped) == 0)
+        reader_error(reader, node, "`%.64s` is an IPv4 address: write %u.%u.%u.%u", node->text, octets[12], octets[13],
+                     octets[14], octets[15]);
+    else if (endpoint_is_link_local(endpoint) && !has_zone)
+        reader_error(reader, node, "`%.64s` is a link-local address: it wants its interface, as in fe80::1%%eth0",
+                     node->text);
+    else if (has_zone && !endpoint_is_link_local(endpoint))
+        reader_error(reader, node,
+                     "`%.64s`: only link-local addresses (fe80::) have a zone: leave it out, and the %% before it",
+                     node->text);
+    else
+        return true;
+    return false;
+}
+
 bool reader_address(struct reader *reader, const struct node *node, struct hp_endpoint *out)
 {
     struct hp_endpoint endpoint;
+    bool has_zone;
 
     if (!reader_wants(reader, node, NODE_TEXT, "an address"))
         return false;
-    if (node->text[0] == '[') {
-        reader_error(reader, node, "`%.64s`: IPv6 addresses are not in this version", node->text);
+    if (!endpoint_parse_anywhere(&endpoint, &has_zone, node->text)) {
+        not_an_address(reader, node);
         return false;
     }
-    if (!endpoint_parse(&endpoint, node->text)) {
-        reader_error(reader, node, "`%.64s` is not an address%s", node->text,
-                     strchr(node->text, ':') != NULL ? " with a port from 1 to 65535" : " (names are not looked up)");
-        return false;
-    }
-    if (endpoint.family != 4) {
-        reader_error(reader, node, "`%.64s`: IPv6 addresses are not in this version", node->text);
-        return false;
-    }
-    if (endpoint.address[0] >= 224 || (endpoint.address[0] == 0 && !endpoint_is_any(&endpoint))) {
+    if (!is_one_machine(&endpoint)) {
         reader_error(reader, node, "`%.64s` is not the address of one machine", node->text);
         return false;
     }
+    if (endpoint.family == 6 && !check_address6(reader, node, &endpoint, has_zone))
+        return false;
     *out = endpoint;
     return true;
 }

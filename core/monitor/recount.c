@@ -185,7 +185,7 @@ static bool search_record(struct recount *self, const struct record_view *view, 
     bool remove = false;
 
     for (struct recount_search *search = self->searches; search != NULL; search = search->next)
-        if (search->running && endpoint_same_address(&search->client, &view->client)) {
+        if (search->running && endpoint_names(&search->client, &view->client)) {
             search->found++;
             if (search->remove && !watched) {
                 search->removed++;

@@ -30,24 +30,6 @@
 #define MESSAGES_MAX 4096            /* of one process, which may be hostile */
 #define WORKERS (SEGMENT_LANES / 2u) /* as many as there can be */
 
-static void on_handle_closed(uv_handle_t *handle)
-{
-    struct child *child = handle->data;
-
-    if (child->pidfd >= 0)
-        close(child->pidfd);
-    free(child);
-}
-
-static void on_ended(uv_poll_t *poll, int status, int events)
-{
-    (void)status;
-    (void)events;
-    uv_poll_stop(poll);
-    child_ended(poll->data, 0, 0);
-    uv_close((uv_handle_t *)poll, on_handle_closed);
-}
-
 /* Its place among the generation's listeners; NULL: no memory. */
 static struct listener *listener_of(struct generation *generation, const struct listener *like)
 {
@@ -190,19 +172,18 @@ static int watch(struct master *self, struct child *child, const struct survivor
 {
     struct error error = {0};
 
-    child->ended.data = child;
-    if (uv_poll_init(self->loop, &child->ended, survivor->pidfd) < 0) {
+    child->pidfd = survivor->pidfd;
+    if (child_watch(child) < 0) {
         lanes_forget(self, child);
         free(child);
         return -1;
     }
     if (child_connect(child, survivor->connection, &error) < 0) {
         lanes_forget(self, child);
-        uv_close((uv_handle_t *)&child->ended, on_handle_closed);
+        child->pidfd = -1;
+        child_let_go(child);
         return -1;
     }
-    child->pidfd = survivor->pidfd;
-    uv_poll_start(&child->ended, UV_READABLE, on_ended);
     return 0;
 }
 
@@ -213,8 +194,12 @@ static bool adopt(struct master *self, struct generation *generation, struct sur
 
     if (child == NULL)
         return false;
-    *child = (struct child){
-        .master = self, .generation = generation, .slot = survivor->slot, .pid = survivor->pid, .keeper = -1};
+    *child = (struct child){.master = self,
+                            .generation = generation,
+                            .slot = survivor->slot,
+                            .pid = survivor->pid,
+                            .keeper = -1,
+                            .keeper_pidfd = -1};
     child->state = CHILD_READY;
     child->pidfd = -1;
     child->running = true;
@@ -357,8 +342,7 @@ void adoption_abandon(struct master *self)
         if (child->generation != generation)
             continue;
         child_unlink(child);
-        channel_close(child->channel);
-        uv_close((uv_handle_t *)&child->ended, on_handle_closed);
+        child_let_go(child);
     }
     lanes_clear(self); /* they were its owners */
     self->running = NULL;

@@ -28,6 +28,8 @@ enum message_kind {
     MESSAGE_HELLO, /* listeners[0]: enum process_role, lanes[0]: its number */
     MESSAGE_HOLDS, /* lanes[i], listeners[i]: enum lane_state; no descriptors */
                    /* then MESSAGE_LISTENERS: count descriptors, lanes[i] beside each */
+    /* master -> child. Here, because these numbers are the next version's as well */
+    MESSAGE_NUMBER, /* lanes[0]: the place of a spare worker from here on */
     MESSAGE_KINDS
 };
 

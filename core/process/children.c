@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A started process, from the master's side.
  * Happy path: a slot of the segment, a channel, a socket for the next master, spawn; it says READY, is given lanes
- * (worker) or BEGIN (monitor), later STOP, ends with status 0 and is reaped.
+ * (worker) or BEGIN (monitor), later STOP, ends with status 0 and is reaped. Its pidfd says that it has ended: that is
+ * earlier than reaping, in which the kernel forgets each of its descriptors in /proc before we get on.
  * Fails: it cannot start      -> FAILED with a text: the start or reload that wanted it fails; a respawn is tried again
- *        it dies              -> deaths.c: slot freed, lanes without a holder, respawn
+ *        it dies              -> deaths.c, respawn.c: slot freed, lanes without a holder, another one
  *        its messages are odd -> ignored: a hostile child can only hurt itself */
 #include "process/master.h"
 
 #include "base/clock.h"
+#include "process/role.h"
 #include "process/spawn.h"
 #include "process/survivors.h"
+#include "relay/keeper.h"
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -25,6 +28,8 @@ const char *child_name(const struct child *child, char text[32])
 {
     if (child->role == PROCESS_MONITOR)
         snprintf(text, 32, "monitor");
+    else if (child->number == SPARE)
+        snprintf(text, 32, "spare worker");
     else
         snprintf(text, 32, "worker %u", child->number);
     return text;
@@ -97,9 +102,15 @@ void child_unlink(struct child *child)
     *link = child->next;
 }
 
-static void on_process_closed(uv_handle_t *handle)
+static void on_handle_closed(uv_handle_t *handle)
 {
-    free(handle->data);
+    struct child *child = handle->data;
+
+    if (--child->handles > 0)
+        return;
+    if (child->pidfd >= 0)
+        close(child->pidfd);
+    free(child);
 }
 
 /* It gives what it was asked for, and ends. */
@@ -107,25 +118,65 @@ static void keeper_let_go(struct child *child)
 {
     if (child->keeper >= 0)
         close(child->keeper);
-    child->keeper = -1;
+    if (child->keeper_pidfd >= 0)
+        close(child->keeper_pidfd);
+    child->keeper = child->keeper_pidfd = -1;
 }
 
-void child_ended(struct child *child, int64_t status, int number)
+void child_let_go(struct child *child)
+{
+    channel_close(child->channel);
+    child->channel = NULL;
+    if (child->ended.type != 0)
+        uv_close((uv_handle_t *)&child->ended, on_handle_closed);
+}
+
+static void child_ended(struct child *child, int64_t status, int number)
 {
     child->running = false;
     channel_drain(child->channel); /* it may have said why */
     child_unlink(child);
-    channel_close(child->channel);
-    child->channel = NULL;
+    child_let_go(child);
     survivor_forget(child->master->folder, child->slot);
     child_died(child, status, number);
     keeper_let_go(child);
 }
 
-static void on_exit_event(uv_process_t *process, int64_t status, int number)
+/* How it has ended is known of our own children alone. */
+static void on_ended(uv_poll_t *poll, int status, int events)
 {
-    child_ended(process->data, status, number);
-    uv_close((uv_handle_t *)process, on_process_closed);
+    struct child *child = poll->data;
+    siginfo_t how = {0};
+    bool exited;
+
+    (void)status;
+    (void)events;
+    if (waitid(P_PIDFD, (id_t)child->pidfd, &how, WEXITED | WNOHANG | WNOWAIT) < 0)
+        how.si_code = CLD_EXITED;
+    exited = how.si_code == CLD_EXITED;
+    child_ended(child, exited ? how.si_status : 0, exited ? 0 : how.si_status);
+}
+
+int child_watch(struct child *child)
+{
+    int status = uv_poll_init(child->master->loop, &child->ended, child->pidfd);
+
+    if (status < 0)
+        return status;
+    child->handles++;
+    child->ended.data = child;
+    (void)uv_poll_start(&child->ended, UV_READABLE, on_ended);
+    return 0;
+}
+
+/* The loop looks at signals behind all else: its end is known by now. */
+static void on_reaped(uv_process_t *process, int64_t status, int number)
+{
+    struct child *child = process->data;
+
+    if (child->running)
+        child_ended(child, status, number);
+    uv_close((uv_handle_t *)process, on_handle_closed);
 }
 
 static int spawn(struct child *child, int channel, int next, int keeper, struct error *error)
@@ -142,13 +193,16 @@ static int spawn(struct child *child, int channel, int next, int keeper, struct 
                                           -1, next, keeper};
 
     snprintf(slot, sizeof slot, "%u", child->slot);
-    snprintf(number, sizeof number, "%u", child->number);
+    if (child->number == SPARE)
+        snprintf(number, sizeof number, "%s", ROLE_SPARE);
+    else
+        snprintf(number, sizeof number, "%u", child->number);
     snprintf(uid, sizeof uid, "%u", plan->uid);
     snprintf(gid, sizeof gid, "%u", plan->gid);
     snprintf(parent, sizeof parent, "%d", (int)getpid());
     if (child->role == PROCESS_MONITOR)
         descriptors[SPAWN_CONTROL] = self->control;
-    return spawn_role(self->loop, &child->process, arguments, descriptors, on_exit_event, error);
+    return spawn_role(self->loop, &child->process, arguments, descriptors, on_reaped, error);
 }
 
 int child_connect(struct child *child, int fd, struct error *error)
@@ -173,6 +227,8 @@ static int connect_and_spawn(struct child *child, struct error *error)
     if (child->role == PROCESS_WORKER && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, keepers) < 0)
         status = error_set(error, -errno, "cannot make a channel: %s", strerror(errno));
     child->keeper = keepers[0];
+    if (child->keeper >= 0)
+        keeper_channel(child->keeper);
     if (status == 0)
         status = next = survivor_socket(child->master->folder, child->slot, error);
     if (status >= 0)
@@ -217,7 +273,7 @@ int child_start(struct master *self, struct generation *generation, enum process
     child->role = role;
     child->number = number;
     child->process.data = child;
-    child->pidfd = child->keeper = -1;
+    child->pidfd = child->keeper = child->keeper_pidfd = -1;
     child->slot = free_slot(self);
     if (child->slot == SEGMENT_NO_INDEX) {
         free(child);
@@ -228,15 +284,20 @@ int child_start(struct master *self, struct generation *generation, enum process
     status = connect_and_spawn(child, error);
     if (status < 0) {
         process_end(self->segment, child->slot);
+        child->handles = 1;
         if (child->process.type != 0) /* uv_spawn has got as far as to initialise it */
-            uv_close((uv_handle_t *)&child->process, on_process_closed);
+            uv_close((uv_handle_t *)&child->process, on_handle_closed);
         else
             free(child);
         return status;
     }
     child->running = true;
+    child->handles = 1;
     child->pid = child->process.pid;
-    if (generation == self->next) /* prepared while others serve */
+    child->pidfd = pidfd_open(child->pid, 0);
+    if (child->pidfd >= 0)
+        (void)child_watch(child);                    /* else reaping tells */
+    if (generation == self->next || number == SPARE) /* prepared while others serve */
         child_calm(child);
     child->started_ms = clock_now_ms();
     atomic_store(&self->segment->processes[child->slot].pid, child->pid);
@@ -244,9 +305,22 @@ int child_start(struct master *self, struct generation *generation, enum process
     self->children = child;
     if (role == PROCESS_MONITOR)
         generation->monitor = child;
+    else if (number == SPARE)
+        generation->spare = child;
     else
         generation->workers[number] = child;
-    return listeners_send(generation, child, self->segment->lane_count, error);
+    return number == SPARE ? 0 : child_equip(child, error);
+}
+
+int child_equip(struct child *child, struct error *error)
+{
+    int status = listeners_send(child->generation, child, child->master->segment->lane_count, error);
+
+    if (status == 0)
+        return 0;
+    child->state = CHILD_LEAVING; /* with half of its listeners it would end the sessions of the others */
+    child_kill(child);
+    return status;
 }
 
 void calm(const struct master *self, pid_t pid)
@@ -262,11 +336,34 @@ void child_calm(struct child *child)
         calm(child->master, child->pid);
 }
 
+static void hurry(const struct master *self, pid_t pid)
+{
+    if (self->nice != NICE_NO_STEP)
+        (void)setpriority(PRIO_PROCESS, (id_t)pid, self->nice - NICE_STEP);
+}
+
+/* Its keeper, which slept until now: others wait for it. That it lives is asked again, a moment before. */
+void child_hurry_keeper(const struct child *child)
+{
+    if (child->keeper_pidfd >= 0 && pidfd_send_signal(child->keeper_pidfd, 0, NULL, 0) == 0)
+        hurry(child->master, child->keeper_pid);
+}
+
+void child_hurry(struct child *child)
+{
+    child->calm_ms = 0;
+    if (child->running)
+        hurry(child->master, child->pid);
+}
+
 void children_calm(struct master *self, uint64_t now_ms)
 {
-    for (struct child *child = self->children; child != NULL; child = child->next)
+    for (struct child *child = self->children; child != NULL; child = child->next) {
+        if (child->keeper >= 0 && child->keeper_pidfd < 0)
+            child->keeper_pidfd = keeper_process(child->keeper, child->pid, &child->keeper_pid);
         if (child->calm_ms != 0 && child->calm_ms != UINT64_MAX && now_ms >= child->calm_ms)
             child_calm(child);
+    }
 }
 
 struct search {

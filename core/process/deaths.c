@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Why a process died, who is to blame, and when the next one starts (I4).
+/* Why a process died, and who is to blame (I4). When the next one starts: respawn.c.
  * Inside a plugin (the breadcrumb says so, or the watchdog killed it there): the log names plugin and operation; the
  * second time within QUARANTINE_MS its profile is quarantined until the next reload; the worker is back at once.
  * In our own code: back at once, from the third death within QUARANTINE_MS with a growing pause.
@@ -17,7 +17,6 @@
 
 #define QUARANTINE_MS 10000u
 #define PAUSE_MS 100u
-#define PAUSE_LIMIT_MS 5000u
 #define WATCH_MS 1000u
 /* A look or a tick later than this says nothing about others: we were stopped, and so were they, in a machine that was
  * paused. */
@@ -25,7 +24,9 @@
 
 static uint32_t place(const struct child *child) /* in pauses and deaths */
 {
-    return child->role == PROCESS_MONITOR ? child->generation->plan->workers : child->number;
+    if (child->role == PROCESS_MONITOR)
+        return child->generation->plan->workers;
+    return child->number == SPARE ? child->generation->plan->workers + 1 : child->number;
 }
 
 static void profile_name(const struct master *self, const struct child *child, char name[SEGMENT_NAME])
@@ -51,7 +52,7 @@ static void describe(struct error *out, const struct master *self, const struct 
 
     if (child->hung)
         snprintf(how, sizeof how, "hung and was killed");
-    else if (child->pidfd >= 0)
+    else if (child->generation->adopted)
         snprintf(how, sizeof how, "has ended (it was another master's: how is not known)");
     else if (number != 0)
         snprintf(how, sizeof how, "died by signal %d", number);
@@ -109,7 +110,7 @@ static void death_judge(struct master *self, struct child *child, bool inside, s
         return;
     }
     log_write(&self->log, LOG_ERROR, "%s %s", child_name(child, name), how->what);
-    if (inside)
+    if (inside && child->number != SPARE) /* what serves is healthy */
         blame_plugin(self, child, now_ms);
     else
         blame_ourselves(child, now_ms);
@@ -125,7 +126,9 @@ void child_died(struct child *child, int64_t status, int number)
     describe(&how, self, child, status, number);
     if (child->generation->monitor == child)
         child->generation->monitor = NULL;
-    if (child->role == PROCESS_WORKER && child->generation->workers[child->number] == child)
+    if (child->generation->spare == child)
+        child->generation->spare = NULL;
+    else if (child->role == PROCESS_WORKER && child->generation->workers[child->number] == child)
         child->generation->workers[child->number] = NULL;
     if (!expected)
         death_judge(self, child, inside, &how);
@@ -136,31 +139,6 @@ void child_died(struct child *child, int64_t status, int number)
         respawn_due(self, clock_now_ms());
     else if (self->children == NULL)
         master_stop(self, self->status);
-}
-
-static void respawn(struct master *self, enum process_role role, uint32_t number, uint64_t now_ms)
-{
-    struct error error = {0};
-    uint32_t at = role == PROCESS_MONITOR ? self->running->plan->workers : number;
-
-    if (now_ms < self->running->pauses[at])
-        return;
-    if (generation_restore(self, self->running, &error) < 0 ||
-        child_start(self, self->running, role, number, &error) < 0) {
-        log_failure(&self->log, LOG_ERROR, &error);
-        self->running->pauses[at] = now_ms + PAUSE_LIMIT_MS;
-    }
-}
-
-void respawn_due(struct master *self, uint64_t now_ms)
-{
-    if (self->running == NULL || self->running->adopted || self->stopping)
-        return;
-    for (uint32_t i = 0; i < self->running->plan->workers; i++)
-        if (self->running->workers[i] == NULL)
-            respawn(self, PROCESS_WORKER, i, now_ms);
-    if (self->running->monitor == NULL)
-        respawn(self, PROCESS_MONITOR, 0, now_ms);
 }
 
 void deadlines_put_off(struct master *self, uint64_t now_ms)

@@ -19,8 +19,8 @@ struct generation *generation_make(const struct plan *plan, int source)
         goto fail;
     *self->plan = *plan;
     self->workers = calloc(plan->workers, sizeof *self->workers);
-    self->pauses = calloc(plan->workers + 1, sizeof *self->pauses);
-    self->deaths = calloc(plan->workers + 1, sizeof *self->deaths);
+    self->pauses = calloc(plan->workers + 2, sizeof *self->pauses);
+    self->deaths = calloc(plan->workers + 2, sizeof *self->deaths);
     self->listeners = calloc(plan->listener_count + 1, sizeof *self->listeners);
     if (self->workers == NULL || self->pauses == NULL || self->deaths == NULL || self->listeners == NULL)
         goto fail;

@@ -25,6 +25,8 @@ static int check_free(const struct hp_endpoint *address, bool tcp, struct error 
 
     if (fd >= 0 && tcp)
         (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (fd >= 0 && address->family == 6)
+        (void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on); /* as ours: IPv4 may be another's */
     if (fd >= 0 && setsockopt(fd, IPPROTO_IP, IP_FREEBIND, &on, sizeof on) == 0)
         taken = bind(fd, (const struct sockaddr *)&name, size) < 0 && errno == EADDRINUSE;
     if (fd >= 0)
@@ -43,7 +45,8 @@ static int check_free(const struct hp_endpoint *address, bool tcp, struct error 
 static bool is_ours(const struct generation *generation, const struct hp_endpoint *address, uint32_t protocol)
 {
     for (uint32_t i = 0; generation != NULL && i < generation->listener_count; i++)
-        if (generation->listeners[i].protocol == protocol && generation->listeners[i].address.port == address->port)
+        if (generation->listeners[i].protocol == protocol && generation->listeners[i].address.port == address->port &&
+            generation->listeners[i].address.family == address->family)
             return true;
     return false;
 }

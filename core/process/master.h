@@ -6,7 +6,8 @@
  *   children.c    a started process: spawn, messages, reap
  *   adoption.c    what a dead master has left
  *   succession.c  who holds which lane, and how it gets to the next holder
- *   deaths.c      why a process died, who is to blame, when it is started again; the watchdog
+ *   deaths.c      why a process died, who is to blame; the watchdog
+ *   respawn.c     who takes the place of a dead one, and when; the spare worker
  *   reload.c      check, prepare, hand over
  *   generation.c  one configuration and what belongs to it
  *   listeners.c   the listening sockets
@@ -28,12 +29,15 @@
 #define PREPARE_LIMIT_MS 30000u  /* successors must be ready by then */
 #define HAND_OVER_LIMIT_MS 2000u /* a holder that misses it is killed (design: lanes) */
 #define STOP_LIMIT_MS 3000u      /* processes told to stop are killed then */
+#define PAUSE_LIMIT_MS 5000u     /* the longest before a process is started again */
 
 /* Whoever replaces the dead must not wait behind the living, who may keep every core busy: the master, and from its
- * birth until it serves a process that replaces one, run at a nice value that is this much lower. */
-#define NICE_STEP 10
+ * birth until it serves a process that replaces one, run at a nice value that is this much lower; so does a keeper. */
+#define NICE_STEP 20
 #define NICE_NO_STEP 100
 #define CATCH_UP_MS 300u /* for what has waited in its lanes */
+
+#define SPARE SEGMENT_NO_INDEX /* the number of a worker that has no place yet */
 
 struct master;
 struct generation;
@@ -44,14 +48,17 @@ struct child {
     struct master *master;
     struct generation *generation;
     enum process_role role;
-    uint32_t number; /* worker 0..N-1 */
+    uint32_t number; /* worker 0..N-1, or SPARE */
     uint32_t slot;   /* of the segment's processes */
     enum child_state state;
     uv_process_t process; /* not of an adopted one */
-    int pidfd;            /* of an adopted one; else -1 */
-    uv_poll_t ended;      /* likewise: readable when it has ended */
+    int pidfd;
+    uv_poll_t ended;  /* the pidfd is readable: it has ended */
+    uint32_t handles; /* that the loop has not let go of */
     pid_t pid;
-    int keeper; /* our end of its keeper's channel (relay/keeper.h); -1: none */
+    pid_t keeper_pid;
+    int keeper_pidfd; /* -1: not known, or none */
+    int keeper;       /* our end of its keeper's channel (relay/keeper.h); -1: none */
     struct channel *channel;
     bool running; /* not reaped yet */
     uint64_t started_ms;
@@ -79,7 +86,8 @@ struct generation {
     uint32_t listener_count;
     struct child **workers; /* plan->workers; NULL: dead, to be started again */
     struct child *monitor;
-    uint64_t *pauses; /* respawn of worker i (monitor: at plan->workers) not before this time */
+    struct child *spare; /* takes the place of the next worker that dies; NULL: none */
+    uint64_t *pauses;    /* respawn of worker i (monitor: at plan->workers, spare: behind it) not before this time */
     struct deaths {
         uint64_t last_ms;
         uint32_t in_a_row;
@@ -113,6 +121,7 @@ struct master {
     uv_signal_t signals[3];     /* SIGTERM, SIGINT, SIGHUP */
     uv_timer_t tick;            /* every TICK_MS: loop time, deadlines, respawns */
     uint64_t watch_ms, tick_ms; /* the last ones */
+    uint64_t taken_ms;          /* when a lane was taken last */
     bool stopping, announced;   /* announced: it has said that it is ready */
     uint64_t stop_deadline_ms;
     int status; /* exit status */
@@ -158,14 +167,18 @@ int generation_restore(struct master *self, const struct generation *generation,
 int child_start(struct master *self, struct generation *generation, enum process_role role, uint32_t number,
                 struct error *error);
 int child_connect(struct child *child, int fd, struct error *error); /* its channel; takes fd over unless it fails */
-void child_unlink(struct child *child);                              /* from the master's list */
-void child_ended(struct child *child, int64_t status, int number);   /* reaped, or its pidfd says so */
+int child_watch(struct child *child);   /* tells when its pidfd says that it has ended; negative: uv's */
+void child_let_go(struct child *child); /* it ends without us; freed when the loop has let go of it */
+void child_unlink(struct child *child); /* from the master's list */
 void child_say(struct child *child, enum message_kind kind);
 void child_stop(struct child *child);
 void child_kill(struct child *child);
 void calm(const struct master *self, pid_t pid); /* from here on as urgent as everybody */
 void child_calm(struct child *child);
-void children_calm(struct master *self, uint64_t now_ms); /* those whose time it is */
+void child_hurry(struct child *child); /* until it has caught up */
+void child_hurry_keeper(const struct child *child);
+int child_equip(struct child *child, struct error *error); /* with its listeners; otherwise it is killed */
+void children_calm(struct master *self, uint64_t now_ms);  /* those whose time it is */
 void children_reap_strangers(struct master *self);
 const char *child_name(const struct child *child, char text[32]);
 
@@ -183,6 +196,8 @@ void child_died(struct child *child, int64_t status, int number);
 void watchdog_look(struct master *self, uint64_t now_ms);
 /* Each tick, first: time in which we were stopped is given back to all whom we have set a limit. */
 void deadlines_put_off(struct master *self, uint64_t now_ms);
+
+/* respawn.c */
 void respawn_due(struct master *self, uint64_t now_ms);
 
 /* reload.c. connection: who wants to know how it went, or -1. */

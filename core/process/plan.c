@@ -130,6 +130,11 @@ static bool names_end(const struct plan_name *names, uint32_t count, uint32_t li
     return true;
 }
 
+static bool family_known(const struct hp_endpoint *address)
+{
+    return address->family == 4 || address->family == 6;
+}
+
 bool plan_valid(const struct plan *plan)
 {
     if (plan->magic != PLAN_MAGIC || plan->workers == 0 || plan->workers > SEGMENT_LANES / 2 ||
@@ -143,10 +148,10 @@ bool plan_valid(const struct plan *plan)
         return false;
     for (uint32_t i = 0; i < plan->server_count; i++)
         if (!name_ends(plan->servers[i].name) || plan->servers[i].state > SERVER_DISABLED ||
-            plan->servers[i].probe_count > SEGMENT_PROBES || plan->servers[i].address.family != 4)
+            plan->servers[i].probe_count > SEGMENT_PROBES || !family_known(&plan->servers[i].address))
             return false;
     for (uint32_t i = 0; i < plan->listener_count; i++)
-        if (!name_ends(plan->listeners[i].service) || plan->listeners[i].address.family != 4 ||
+        if (!name_ends(plan->listeners[i].service) || !family_known(&plan->listeners[i].address) ||
             (plan->listeners[i].protocol != IPPROTO_UDP && plan->listeners[i].protocol != IPPROTO_TCP))
             return false;
     return true;

@@ -32,7 +32,8 @@ struct role {
     void (*on_next_master)(struct role *role); /* says HOLDS and LISTENERS */
 };
 
-#define ROLE_ARGUMENTS 8 /* NAME _ROLE SLOT NUMBER UID GID PARENT PATH */
+#define ROLE_ARGUMENTS 8   /* NAME _ROLE SLOT NUMBER UID GID PARENT PATH */
+#define ROLE_SPARE "spare" /* NUMBER of a worker that has no place yet */
 
 /* Does it all, in this order: privileges first, then everything that reads. Fails: says why over the channel;
  * role_close is still due. */

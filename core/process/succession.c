@@ -145,6 +145,7 @@ void lanes_taken(struct master *self, struct child *child, uint32_t lane)
     if (self->lanes[lane].owner != child)
         return;
     self->lanes[lane].served = true;
+    self->taken_ms = clock_now_ms();
     more_time(self, child);
     lane_advance(self, lane);
     settled(self);
@@ -177,6 +178,7 @@ static int ask_keeper(const struct child *dead, uint32_t lane)
 
 void lanes_child_died(struct master *self, struct child *child)
 {
+    child_hurry_keeper(child);
     for (uint32_t i = 0; i < self->segment->lane_count; i++) {
         uint32_t slot = child->slot;
 

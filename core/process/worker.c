@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A worker from birth to end.
  * Happy path: privileges dropped, configuration, plugins, relay, READY; listeners arrive, then TAKE for each lane;
- * later GIVE for each lane, STOP, and it ends with status 0.
+ * later GIVE for each lane, STOP, and it ends with status 0. A spare one is READY long before it is given its number.
  *
  * Fails:
  * - anything before READY: FAILED with the reason, status 1
@@ -19,12 +19,14 @@
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #define OTHER_DESCRIPTORS 256u /* besides those of sessions */
 
 struct worker {
     struct role role;
+    char *place; /* the argument that says its number: ps shows it */
     struct decider *decider;
     struct keeper *keeper;
     struct relay *relay;
@@ -76,6 +78,16 @@ static int check_whole(const struct message *message, uint32_t count, struct err
     return error_next(error, "raise LimitNOFILE (ulimit -n), or lower sessions.capacity");
 }
 
+static void name_it(struct worker *self, uint32_t number)
+{
+    size_t room = strlen(self->place);
+
+    self->role.number = number;
+    snprintf(self->role.log.process, sizeof self->role.log.process, "worker %u", number);
+    memset(self->place, 0, room);
+    snprintf(self->place, room + 1, "%u", number);
+}
+
 static void on_message(void *arg, const struct message *message, int *descriptors, uint32_t count)
 {
     struct worker *self = arg;
@@ -94,6 +106,8 @@ static void on_message(void *arg, const struct message *message, int *descriptor
             relay_take(self->relay, message->lanes[0], count > 0 ? descriptors[used++] : -1, on_taken, self, &error);
     } else if (message->kind == MESSAGE_GIVE) {
         status = relay_give(self->relay, message->lanes[0], descriptors[used++], on_given, self, &error);
+    } else if (message->kind == MESSAGE_NUMBER) {
+        name_it(self, message->lanes[0]);
     } else if (message->kind == MESSAGE_STOP) {
         stop(self, 0);
     }
@@ -170,7 +184,7 @@ static int open_relay(struct worker *self, struct error *error)
 
 int worker_main(char **argv)
 {
-    struct worker self = {.status = 0};
+    struct worker self = {.status = 0, .place = argv[3]};
     struct channel_events events = {&self, on_message, on_closed};
     struct error error = {0};
     char name[32];
@@ -184,6 +198,8 @@ int worker_main(char **argv)
     } else {
         self.role.on_second = on_second;
         self.role.on_next_master = on_next_master;
+        if (strcmp(argv[3], ROLE_SPARE) == 0)
+            relay_warm(self.relay, self.role.config->workers);
         role_run(&self.role);
     }
     decider_close(self.decider);

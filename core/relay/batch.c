@@ -2,6 +2,7 @@
 #include "relay/batch.h"
 
 #include <errno.h>
+#include <netinet/in.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -60,4 +61,39 @@ void batch_reset(struct batch *batch)
     for (uint32_t slot = 0; slot < batch->used; slot++)
         batch_preset(batch, slot);
     batch->used = 0;
+}
+
+int batch_ask_marks(int fd, uint32_t family)
+{
+    int on = 1;
+
+    if (family == 4)
+        return setsockopt(fd, IPPROTO_IP, IP_RECVTOS, &on, sizeof on) < 0 ? -errno : 0;
+    return setsockopt(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, &on, sizeof on) < 0 ? -errno : 0;
+}
+
+bool batch_mark(const struct cmsghdr *message, uint8_t *mark)
+{
+    int number;
+
+    if (message->cmsg_level == IPPROTO_IP && message->cmsg_type == IP_TOS) {
+        *mark = *CMSG_DATA(message);
+        return true;
+    }
+    if (message->cmsg_level != IPPROTO_IPV6 || message->cmsg_type != IPV6_TCLASS)
+        return false;
+    memcpy(&number, CMSG_DATA(message), sizeof number);
+    *mark = (uint8_t)number;
+    return true;
+}
+
+uint8_t batch_mark_of(struct batch *batch, uint32_t slot)
+{
+    struct msghdr *header = &batch->headers[slot].msg_hdr;
+    uint8_t mark = 0;
+
+    for (struct cmsghdr *message = CMSG_FIRSTHDR(header); message != NULL; message = CMSG_NXTHDR(header, message))
+        if (batch_mark(message, &mark))
+            break;
+    return mark;
 }

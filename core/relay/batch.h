@@ -5,13 +5,14 @@
 #define RELAY_BATCH_H
 
 #include "base/error.h"
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/socket.h>
 
 #define BATCH_SLOTS 64u
 #define BATCH_SIZE 65536u                /* no UDP payload is longer */
 #define BATCH_STRIDE (BATCH_SIZE + 192u) /* slots begin in different sets of the first-level cache */
-#define BATCH_CONTROL 128u               /* IP_PKTINFO and SO_RXQ_OVFL, and room to spare */
+#define BATCH_CONTROL 128u               /* IPV6_PKTINFO, SO_RXQ_OVFL and IPV6_TCLASS, and room to spare */
 
 struct batch {
     uint8_t *area;
@@ -27,6 +28,12 @@ void batch_close(struct batch *batch);
 /* Reads into the free slots without blocking; used grows by what came. Their number, or a negative errno value. */
 int batch_receive(struct batch *batch, int fd);
 void batch_reset(struct batch *batch); /* all slots are free again */
+
+/* true: the message says how the datagram was marked, with DSCP and ECN (IP_TOS, IPV6_TCLASS). */
+bool batch_mark(const struct cmsghdr *message, uint8_t *mark);
+/* Of a slot whose socket has nothing else to say. */
+uint8_t batch_mark_of(struct batch *batch, uint32_t slot);
+int batch_ask_marks(int fd, uint32_t family); /* a socket's datagrams say so from now on; 0 or a negative errno value */
 
 static inline const uint8_t *batch_data(const struct batch *batch, uint32_t slot)
 {

@@ -2,13 +2,15 @@
 /* A lane changes hands. Giver: stops reading the lane, sends each session's socket with its row's number, the streams
  * of TCP with what is unsent of them (stream_give.c), then DONE, closes its own copies and never touches the lane
  * again. Taker: keeps what comes until DONE, then holds the lane; what the sockets have heard meanwhile lies in their
- * queues. Fails: the taker is gone     -> the giver forgets the lane all the same: its sessions stand in the rows the
- * giver is gone     -> end of file does for DONE, once its parent has said that it is dead: its end of the pair may
- * just have been lost on the way to it; sockets that did not come are opened a message is nonsense -> its sockets are
- * closed, the rest counts the giver was killed  -> its keeper sends them (keeper.c), or does not within
- * KEEPER_LIMIT_MS: as above the taker runs out of descriptors -> the kernel cuts the message; those sockets are opened
- * when needed the queue is full     -> the loop waits for room; too many descriptors in flight: a look each millisecond
- */
+ * queues. Of a dead giver it adopts the rows while its keeper sends.
+ *
+ * Fails: the taker is gone     -> the giver forgets the lane all the same: its sessions stand in the rows
+ *        the giver is gone     -> end of file does for DONE, once its parent has said that it is dead: its end of the
+ *                                 pair may just have been lost on the way to it; sockets that did not come are opened
+ *        a message is nonsense -> its sockets are closed, the rest counts
+ *        the giver was killed  -> its keeper sends them (keeper.c), or nothing for KEEPER_LIMIT_MS: as above
+ *        the taker runs out of descriptors -> the kernel cuts the message; those sockets are opened when needed
+ *        the queue is full     -> the loop waits for room; too many descriptors in flight: a look each millisecond */
 #include "relay/socket_message.h"
 #include "relay/stream.h"
 
@@ -99,6 +101,7 @@ static void transfer_done(struct transfer *transfer)
     uint32_t number = transfer->lane->number;
 
     transfer_close(transfer);
+    relay_catch_up(relay);
     relay_rest(relay);
     done(arg, number);
 }
@@ -186,6 +189,7 @@ static void give_some(struct transfer *transfer)
     }
     for (struct listener *listener = transfer->lane->listeners; listener != NULL; listener = listener->next)
         listener_count_drops(listener, listener_drops(listener->watched.fd)); /* those behind the last datagram read */
+    lane_let_go(transfer->lane);
     lane_forget(transfer->lane); /* the taker has it, or is gone and the rows have it */
     transfer_done(transfer);
 }
@@ -300,14 +304,19 @@ static void take_over(struct transfer *transfer)
 static void on_giver_retry(uv_timer_t *timer)
 {
     struct transfer *transfer = timer->data;
+    bool took = false;
+    int more;
 
     relay_wake(transfer->relay);
     if (giver_lives(transfer))
         return;
     uv_timer_stop(timer);
-    while (take_one(transfer) > 0) /* it is our loop that may have been late */
-        ;
-    take_over(transfer);
+    while ((more = take_one(transfer)) > 0) /* it is our loop that may have been late */
+        took = true;
+    if (took && more == -EAGAIN) /* its keeper is slow, not lost */
+        uv_timer_start(timer, on_giver_retry, KEEPER_LIMIT_MS, 0);
+    else
+        take_over(transfer);
 }
 
 static void on_message(uv_poll_t *poll, int status, int events)
@@ -362,7 +371,12 @@ int relay_take(struct relay *relay, uint32_t number, int peer, void (*taken)(voi
     transfer->arg = arg;
     lane->state = LANE_TAKING;
     uv_poll_start(&transfer->poll, UV_READABLE | UV_DISCONNECT, on_message);
-    if (!giver_lives(transfer)) /* it is its keeper that sends them */
-        uv_timer_start(&transfer->retry, on_giver_retry, KEEPER_LIMIT_MS, 0);
+    if (giver_lives(transfer))
+        return 0;
+    /* It is its keeper that sends them, and the rows need not wait for that. */
+    uv_update_time(relay->loop);
+    uv_timer_start(&transfer->retry, on_giver_retry, KEEPER_LIMIT_MS, 0);
+    lane->frozen = true;
+    relay_catch_up(relay);
     return 0;
 }

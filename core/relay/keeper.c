@@ -28,6 +28,7 @@
 #include <sys/mman.h>
 #include <sys/pidfd.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -67,6 +68,45 @@ int keeper_ask(int keeper, uint32_t lane, int fd)
     return socket_message_send(keeper, &message, &fd, 1);
 }
 
+void keeper_channel(int keeper)
+{
+    int on = 1;
+
+    (void)setsockopt(keeper, SOL_SOCKET, SO_PASSCRED, &on, sizeof on);
+}
+
+static pid_t sender_pid(int keeper)
+{
+    union {
+        struct cmsghdr align;
+        char octets[CMSG_SPACE(sizeof(struct ucred))];
+    } control;
+    struct socket_message message;
+    struct iovec iov = {.iov_base = &message, .iov_len = sizeof message};
+    struct msghdr header = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    struct ucred sender = {0};
+
+    if (recvmsg(keeper, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC) <= 0)
+        return 0;
+    for (struct cmsghdr *item = CMSG_FIRSTHDR(&header); item != NULL; item = CMSG_NXTHDR(&header, item))
+        if (item->cmsg_level == SOL_SOCKET && item->cmsg_type == SCM_CREDENTIALS)
+            memcpy(&sender, CMSG_DATA(item), sizeof sender);
+    return sender.pid;
+}
+
+int keeper_process(int keeper, pid_t worker, pid_t *pid)
+{
+    int off = 0;
+
+    *pid = sender_pid(keeper);
+    if (*pid <= 0)
+        return -1;
+    /* Once is enough, and with it the kernel would give the socket a name when we ask. */
+    (void)setsockopt(keeper, SOL_SOCKET, SO_PASSCRED, &off, sizeof off);
+    return *pid == worker ? -1 : pidfd_open(*pid, 0);
+}
+
 /* ---- the keeper itself ----
  * It has the worker's memory, which was left in whatever state the worker died in: it allocates nothing, logs nothing,
  * and calls nothing but the kernel. */
@@ -81,7 +121,9 @@ static int socket_of(const struct keeper *self, uint32_t row)
 static bool await_death(const struct keeper *self)
 {
     struct pollfd items[2] = {{.fd = self->pidfd, .events = POLLIN}, {.fd = self->channel, .events = 0}};
+    struct socket_message here = {.kind = SOCKET_MESSAGE_DONE};
 
+    (void)socket_message_send(self->channel, &here, NULL, 0); /* for keeper_pid; fails when the master is dead alone */
     (void)prctl(PR_SET_NAME, "homeport-keeper");
     while (poll(items, 2, -1) <= 0)
         ;
@@ -249,6 +291,12 @@ int keeper_open(struct keeper **out, const struct segment *segment, uint32_t des
     }
     *out = self;
     return 0;
+}
+
+void keeper_warm(struct keeper *keeper)
+{
+    if (keeper != NULL)
+        (void)madvise((void *)keeper->sockets, table_size(keeper), MADV_POPULATE_WRITE);
 }
 
 void keeper_close(struct keeper *keeper)

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "segment/segment.h"
+#include <sys/types.h>
 
 struct keeper;
 
@@ -16,6 +17,7 @@ struct keeper;
 int keeper_open(struct keeper **out, const struct segment *segment, uint32_t descriptors, int channel,
                 struct error *error);
 void keeper_close(struct keeper *keeper); /* [worker] ends it, so that what we close is closed; NULL is fine */
+void keeper_warm(struct keeper *keeper);  /* [worker] so that noting causes no page faults; NULL is fine */
 /* [worker] The socket of a row, after it was opened; -1 before it is closed. keeper may be NULL. */
 void keeper_note(struct keeper *keeper, const struct session_row *row, int fd);
 /* [worker] Watches those of a lane. Not closed as soon as the worker has died: that alone takes as long as all the
@@ -23,6 +25,11 @@ void keeper_note(struct keeper *keeper, const struct session_row *row, int fd);
  */
 void keeper_note_epoll(struct keeper *keeper, uint32_t lane, int fd);
 
+/* [master] Our end of the channel of a keeper that is still to be made: makes keeper_pid possible. */
+void keeper_channel(int keeper);
+/* [master] The keeper, as the kernel knows it: its pid and, returned, a pidfd of it, the caller's. -1: it has not begun
+ * yet, or who has spoken is the worker itself. */
+int keeper_process(int keeper, pid_t worker, pid_t *pid);
 /* [master] Of a worker that has died: its sockets of this lane shall come over fd, for relay_take. keeper: our end of
  * the channel. fd stays the caller's. When the channel is closed, the keeper does what it was asked for, and ends;
  * while its worker lives it ends at once.

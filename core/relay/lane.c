@@ -4,7 +4,9 @@
  * Happy path: listeners are added, memory is prepared, the lane is held: epoch raised, each live row gets a path, and
  * datagrams are read. A path's socket follows with its client's next datagram, or some a loop turn: the one that came
  * from the last holder, or one that is opened anew.
- * Fails: a row's service or address is configured no more -> the session ends
+ * Fails: a row's service or address is configured no more -> the session ends, or, where a wildcard listens behind that
+ *                                                           address, when its server has nothing to say any more; what
+ *                                                           the client says from here on is a new flow's
  *        the servers' port of its service is another one -> the session ends; a TCP stream stays at the port it has
  *        two live rows of one flow                       -> the later one ends
  *        a socket that is not what its row says          -> closed, opened again
@@ -18,6 +20,8 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <unistd.h>
+
+#define AHEAD 4u /* rows, that the processor fetches while one is looked at */
 
 struct lane *lane_find(struct relay *relay, uint32_t number)
 {
@@ -98,6 +102,7 @@ static void lane_release(struct lane *lane)
     epoll_close(lane);
     incoming_free(lane);
     streams_forget(lane);
+    lane->adopted = lane->frozen = false;
     free(lane->reopen);
     free(lane->free_rows);
     free(lane->paths);
@@ -151,6 +156,17 @@ struct listener *lane_listener(const struct lane *lane, const struct session_row
     return wildcard;
 }
 
+struct listener *lane_listener_behind(const struct lane *lane, const struct session_row *row)
+{
+    struct listener *listener = lane->listeners;
+
+    while (listener != NULL &&
+           (listener->watched.kind == WATCHED_ACCEPTOR || !listener->wildcard ||
+            listener->address.family != row->client.family || listener->address.port != row->local_port))
+        listener = listener->next;
+    return listener;
+}
+
 struct row_use {
     uint64_t last_ms;
     uint32_t row;
@@ -182,11 +198,13 @@ static struct row_use *rows_sorted(const struct lane *lane, bool live, uint32_t 
     return uses;
 }
 
+/* Not before the first is needed: clients that wait for a new holder come before new ones. */
 static void list_free_rows(struct lane *lane)
 {
     uint32_t count;
     struct row_use *uses = rows_sorted(lane, false, &count);
 
+    lane->free_listed = true;
     lane->free_first = lane->free_count = 0;
     if (uses != NULL) {
         for (; lane->free_count < count; lane->free_count++)
@@ -204,8 +222,6 @@ static void list_closed_rows(struct lane *lane)
     uint32_t count;
     struct row_use *uses = rows_sorted(lane, true, &count);
 
-    lane->reopen_next = 0;
-    lane->no_descriptor = false;
     lane->reopen = uses != NULL ? malloc((count + 1u) * sizeof *lane->reopen) : NULL;
     lane->reopen_count = lane->reopen != NULL ? count : lane->row_count; /* no memory: all, as they lie there */
     for (uint32_t i = 0; lane->reopen != NULL && i < count; i++)         /* most recently used first */
@@ -227,24 +243,27 @@ static void row_adopt(struct lane *lane, uint32_t position)
 {
     struct session_row *row = &lane->rows[position];
     struct listener *listener = lane_listener(lane, row);
+    bool leaving = listener == NULL, tcp = listener != NULL && listener->watched.kind == WATCHED_ACCEPTOR;
     const char *why = "no memory";
+    struct path *path;
     struct flow_key key;
 
     index_key_of(lane, position, &key);
+    if (leaving)
+        listener = lane_listener_behind(lane, row);
     if (listener == NULL || row->server >= SEGMENT_SERVERS ||
         lane->relay->segment->servers[row->server].identity == 0) {
         row_refuse(lane, row, "service removed");
-    } else if (listener->watched.kind != WATCHED_ACCEPTOR &&
-               row->server_port != listener->service->config->server_port) { /* a stream stays where it is */
-        row_refuse(lane, row, "port changed");
+    } else if (!leaving && !tcp && row->server_port != listener->service->config->server_port) {
+        row_refuse(lane, row, "port changed"); /* a stream stays where it is */
     } else if (flow_index_find(&lane->index, &key) != FLOW_NONE) {
         row_refuse(lane, row, "second row of one flow");
-    } else if (listener->watched.kind != WATCHED_ACCEPTOR && lane->coming != NULL && lane->coming[position] != NULL) {
-        row_refuse(lane, row, "protocol changed");
-    } else if ((listener->watched.kind == WATCHED_ACCEPTOR ? stream_adopt(lane, row, listener, &why)
-                                                           : path_adopt(lane, row, listener)) == NULL) {
+    } else if (!tcp && lane->coming != NULL && lane->coming[position] != NULL) {
+        row_refuse(lane, row, leaving ? "service removed" : "protocol changed");
+    } else if ((path = tcp ? stream_adopt(lane, row, listener, &why) : path_adopt(lane, row, listener)) == NULL) {
         row_refuse(lane, row, why);
     } else {
+        path->leaving = leaving;
         relay_count(lane->relay, COUNTER_sessions_adopted, 1);
     }
 }
@@ -258,20 +277,36 @@ static int listeners_watch(struct lane *lane)
     return status == 0 ? relay_watch(lane->relay->epoll, &lane->watched) : status;
 }
 
+void lane_adopt(struct lane *lane)
+{
+    struct lane_slot *slot = &lane->relay->segment->lanes[lane->number];
+
+    if (lane->adopted)
+        return;
+    lane->adopted = true;
+    atomic_fetch_add_explicit(&slot->epoch, 1, memory_order_acq_rel);
+    atomic_store_explicit(&slot->holder, lane->relay->self, memory_order_release);
+    for (uint32_t i = 0; i < lane->row_count; i++) {
+        const struct session_row *ahead = &lane->rows[i + AHEAD < lane->row_count ? i + AHEAD : i];
+
+        __builtin_prefetch(&ahead->state);
+        __builtin_prefetch(&ahead->watch);
+        if (session_is_live(&lane->rows[i]))
+            row_adopt(lane, i);
+    }
+}
+
 void lane_hold(struct lane *lane)
 {
     struct relay *relay = lane->relay;
-    struct lane_slot *slot = &relay->segment->lanes[lane->number];
 
-    atomic_fetch_add_explicit(&slot->epoch, 1, memory_order_acq_rel);
-    atomic_store_explicit(&slot->holder, relay->self, memory_order_release);
-    for (uint32_t i = 0; i < lane->row_count; i++)
-        if (session_is_live(&lane->rows[i]))
-            row_adopt(lane, i);
+    lane_adopt(lane);
     incoming_close(lane, false);
     streams_forget(lane);
-    list_free_rows(lane);
-    list_closed_rows(lane);
+    lane->free_listed = false;
+    lane->no_descriptor = false;
+    lane->reopen_next = 0;
+    lane->reopen_count = lane->row_count;
     lane->state = LANE_HELD;
     if (listeners_watch(lane) < 0)
         log_write(relay->log, LOG_ERROR, "lane %u: a listener cannot be watched: %s", lane->number, strerror(errno));
@@ -303,6 +338,8 @@ static void say_no_descriptor(struct lane *lane)
 
 bool lane_reopen(struct lane *lane, uint32_t limit)
 {
+    if (lane->reopen_next == 0 && lane->reopen == NULL)
+        list_closed_rows(lane);
     for (; lane->reopen_next < lane->reopen_count && limit > 0; limit--) {
         uint32_t position = lane->reopen != NULL ? lane->reopen[lane->reopen_next] : lane->reopen_next;
         struct path *path = lane->paths[position];
@@ -323,11 +360,18 @@ bool lane_reopen(struct lane *lane, uint32_t limit)
     return false;
 }
 
+bool lane_is_full(struct lane *lane)
+{
+    if (!lane->free_listed)
+        list_free_rows(lane);
+    return lane->free_count == 0;
+}
+
 struct session_row *lane_take_row(struct lane *lane)
 {
     uint32_t position;
 
-    if (lane->free_count == 0)
+    if (lane_is_full(lane))
         return NULL;
     position = lane->free_rows[lane->free_first];
     lane->free_first = (lane->free_first + 1) % lane->row_count;
@@ -337,6 +381,8 @@ struct session_row *lane_take_row(struct lane *lane)
 
 void lane_give_row(struct lane *lane, struct session_row *row)
 {
+    if (!lane->free_listed) /* then it will be among them */
+        return;
     lane->free_rows[(lane->free_first + lane->free_count) % lane->row_count] = (uint32_t)(row - lane->rows);
     lane->free_count++;
 }
@@ -382,6 +428,13 @@ static void paths_forget(struct lane *lane)
 void lane_quiet(struct lane *lane)
 {
     relay_unwatch(lane->relay->epoll, &lane->watched);
+}
+
+void lane_let_go(struct lane *lane)
+{
+    uint32_t self = lane->relay->self;
+
+    (void)atomic_compare_exchange_strong(&lane->relay->segment->lanes[lane->number].holder, &self, SEGMENT_NO_INDEX);
 }
 
 void lane_forget(struct lane *lane)

@@ -53,7 +53,7 @@ static int options_set(int fd, const struct hp_endpoint *address)
     buffer_set(fd, SO_RCVBUFFORCE, SO_RCVBUF);
     buffer_set(fd, SO_SNDBUFFORCE, SO_SNDBUF); /* all replies of the lane leave here */
     if (option_on(fd, SOL_SOCKET, SO_REUSEPORT) < 0 || option_on(fd, SOL_SOCKET, SO_RXQ_OVFL) < 0 ||
-        option_on(fd, IPPROTO_IP, IP_FREEBIND) < 0)
+        option_on(fd, IPPROTO_IP, IP_FREEBIND) < 0 || batch_ask_marks(fd, address->family) < 0)
         return -errno;
     if (address->family == 4) {
         (void)setsockopt(fd, IPPROTO_IP, IP_MTU_DISCOVER, &discover, sizeof discover);
@@ -76,6 +76,8 @@ static int bind_failed(int code, const struct hp_endpoint *address, bool tcp, st
     if (code == -EACCES)
         return error_next(error, "ports below 1024 need CAP_NET_BIND_SERVICE (root has it; container: "
                                  "--cap-add=NET_BIND_SERVICE), or a lower sysctl net.ipv4.ip_unprivileged_port_start");
+    if (code == -ENODEV)
+        return error_next(error, "the interface of its zone is not there: see ip link");
     return code;
 }
 
@@ -149,9 +151,14 @@ int listener_socket(int *out, const struct hp_endpoint *address, uint32_t protoc
     bool tcp = protocol == IPPROTO_TCP;
     int fd = socket(name.ss_family, (tcp ? SOCK_STREAM : SOCK_DGRAM) | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), status;
 
-    if (fd < 0)
-        return error_set(error, -errno, "cannot open a socket for %s: %s", endpoint_format(address, text),
-                         strerror(errno));
+    if (fd < 0) {
+        status = error_set(error, -errno, "cannot open a socket for %s: %s", endpoint_format(address, text),
+                           strerror(errno));
+        if (status == -EAFNOSUPPORT)
+            (void)error_next(error, "this kernel runs without IPv6 (ipv6.disable on its command line); turn it on, or "
+                                    "take the address out of `listen`");
+        return status;
+    }
     status = tcp ? options_set_tcp(fd, address) : options_set(fd, address);
     if (status == 0 && !tcp && deaf && deafen(fd) < 0)
         status = -errno;

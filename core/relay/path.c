@@ -111,7 +111,8 @@ static int path_begin_at(struct path **out, const struct flow *flow, struct sess
     struct session_row content = {.client = *flow->client,
                                   .service = flow->listener->service->topology->identity,
                                   .server = (uint16_t)server_slot,
-                                  .server_port = flow->listener->service->config->server_port};
+                                  .server_port = flow->listener->service->config->server_port,
+                                  .local_port = flow->listener->address.port};
     struct hp_endpoint server = upstream_server(lane->relay->segment, &content);
     struct path *path = path_make(lane, row, flow->listener, &server);
     int fd = -1, status;
@@ -228,6 +229,8 @@ void path_end(struct path *path, const char *reason)
         cell_give(lane, &path->server, path->row->source_port);
     path_close(path);
     lane_give_row(lane, path->row);
+    if (path->leaving) /* its plugin is not ours to call */
+        return;
     struct hp_endpoint local = {.family = path->row->client.family, .port = path->listener->address.port};
     memcpy(local.address, path->row->local, sizeof local.address);
     decider_session_end(lane->relay->decider, path->service->position, &path->row->client, &local, path->row->server);
@@ -349,6 +352,8 @@ bool path_may_wait(const struct path *path)
     const struct session_row *row = path->row;
     uint64_t heard_ms = atomic_load_explicit(&row->client_ms, memory_order_relaxed);
 
+    if (path->leaving) /* it decides nothing any more */
+        return true;
     return has_same_settings(path) && atomic_load_explicit(&row->record, memory_order_relaxed) != SEGMENT_NO_INDEX &&
            (atomic_load_explicit(&row->flags, memory_order_relaxed) & SESSION_NEW_FLOWS) == 0 &&
            path->lane->relay->now_ms < heard_ms + RELAY_QUIET_MS;
@@ -404,7 +409,7 @@ void path_rekey(struct path *path)
         stream_ask_again(path);
         return;
     }
-    if (!path->ask_again) /* a datagram was quicker */
+    if (!path->ask_again || path->leaving) /* a datagram was quicker */
         return;
     memcpy(local.address, path->row->local, sizeof local.address);
     if ((flags & RELAY_ROW_DECIDED) == 0 || (!path_watched(path, &ref) && ref.index != SEGMENT_NO_INDEX))

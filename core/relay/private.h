@@ -72,10 +72,12 @@ struct path {
     const struct member *member; /* NULL: its server is not in the service's pool (any more) */
     struct path *next;           /* with datagrams to send, or buried */
     uint8_t first, last;         /* slots of relay.arrivals to be sent */
+    uint32_t zone;               /* of our own address, as its client last wrote to it; 0: none, or not heard yet */
     uint32_t sights;             /* for observe */
     uint32_t esp_spi;            /* the last that its plugin was asked about; 0: the next one is new */
     uint32_t asked_s, asks[2];   /* when that was, and how often in that second: ESP, IKE */
     bool ask_again;              /* see path_ask_again */
+    bool leaving;                /* its service has gone: what its server still answers is passed on */
     bool stays;                  /* at its server, though another one has its key */
     bool table_full;             /* has no record for want of room: to be asked again */
 };
@@ -99,10 +101,14 @@ struct lane {
     struct flow_index index;
     uint32_t *free_rows; /* a ring, longest free first: ended rows remember when their port was used last */
     uint32_t free_first, free_count;
+    bool free_listed;
+    bool frozen;  /* nobody writes its rows: they can be adopted before its sockets have come */
+    bool adopted; /* its rows have their paths */
     struct cells *cells;
     struct stream **coming; /* by row: streams from the last holder that are not adopted yet; NULL: none */
     int *incoming;          /* by row: sockets from the last holder that are not used yet, else -1; NULL: none */
-    uint32_t *reopen; /* rows whose socket is still closed, most recently used first; NULL: in order of the rows */
+    /* Rows whose socket is still closed, most recently used first; NULL: not listed yet, or no memory. */
+    uint32_t *reopen;
     uint32_t reopen_next, reopen_count;
     bool no_descriptor;  /* left, while they were opened */
     uint32_t rekey_next; /* the first row whose session was not asked about its key yet */
@@ -116,6 +122,7 @@ struct arrival { /* what is known of a datagram in relay.arrivals */
     struct ike_datagram ike;
     struct path *path;
     uint8_t next; /* of the same path */
+    uint8_t mark; /* DSCP and ECN, as it came */
 };
 
 struct relay {
@@ -136,7 +143,8 @@ struct relay {
     uv_poll_t ready;
     uv_timer_t tick;
     uv_idle_t catching_up;
-    uint32_t ticks;
+    bool first_things_first; /* what has waited in the listeners, before it catches up */
+    uint32_t ticks;          /* since it began to catch up */
     struct batch arrivals, replies;
     struct arrival arrival[BATCH_SLOTS];
     struct path *sending; /* paths with datagrams of relay.arrivals */
@@ -194,13 +202,18 @@ void listener_count_drops(struct listener *listener, uint32_t drops); /* those t
 /* lane.c */
 struct lane *lane_find(struct relay *relay, uint32_t number); /* made when it is not there yet; NULL: no memory */
 int lane_prepare(struct lane *lane, struct error *error);     /* memory for holding it */
-void lane_hold(struct lane *lane);                            /* becomes the holder and rebuilds from the rows */
-void lane_quiet(struct lane *lane);                           /* nothing of it is read any more */
+void lane_adopt(struct lane *lane);  /* becomes the holder and rebuilds from the rows: nobody writes them any more */
+void lane_hold(struct lane *lane);   /* the same, unless that is done, and serves */
+void lane_let_go(struct lane *lane); /* says that it is not the holder any more */
+void lane_quiet(struct lane *lane);  /* nothing of it is read any more */
 void lane_forget(struct lane *lane); /* closes its descriptors, frees its memory; no session ends */
 void lane_free(struct lane *lane);
 struct listener *lane_listener(const struct lane *lane, const struct session_row *row);
+/* Of a row whose service is gone: a wildcard, by which an answer can still leave from where the client wrote to. */
+struct listener *lane_listener_behind(const struct lane *lane, const struct session_row *row);
 struct session_row *lane_take_row(struct lane *lane); /* NULL: full */
 void lane_give_row(struct lane *lane, struct session_row *row);
+bool lane_is_full(struct lane *lane);
 /* Of the last holder, for the row at this position; -1: none. */
 void lane_keep_socket(struct lane *lane, uint32_t position, int fd);
 int lane_take_socket(struct lane *lane, const struct session_row *row); /* -1: there is none; the caller's by now */

@@ -95,6 +95,50 @@ static void on_ready(uv_poll_t *poll, int status, int events)
     relay_rest(relay);
 }
 
+/* One lane a turn, so that what comes for the others is read between. */
+static bool adopt_frozen(struct relay *relay)
+{
+    struct lane *lane = relay->lanes;
+
+    while (lane != NULL && (!lane->frozen || lane->adopted))
+        lane = lane->next;
+    if (lane != NULL) {
+        relay_wake(relay);
+        lane_adopt(lane);
+    }
+    return lane != NULL;
+}
+
+static bool catch_up(struct relay *relay)
+{
+    bool more = false;
+
+    for (struct lane *lane = relay->lanes; lane != NULL && !more; lane = lane->next)
+        more = lane->state == LANE_HELD && lane_rekey(lane, RELAY_REKEY);
+    for (struct lane *lane = relay->lanes; lane != NULL && !more; lane = lane->next)
+        more = lane->state == LANE_HELD && lane->reopen_count > 0 && lane_reopen(lane, RELAY_REOPEN);
+    return more;
+}
+
+/* Clients who wait for a transfer come first: until the last one has ended, a tick does what else is to be done. */
+static void on_idle(uv_idle_t *idle)
+{
+    struct relay *relay = idle->data;
+    bool more;
+
+    if (relay->transfers != NULL) {
+        more = adopt_frozen(relay);
+    } else if (relay->first_things_first) { /* the loop looks at sockets behind this */
+        relay->first_things_first = false;
+        more = true;
+    } else {
+        relay_wake(relay);
+        more = catch_up(relay);
+    }
+    if (!more)
+        uv_idle_stop(idle);
+}
+
 static void on_tick(uv_timer_t *timer)
 {
     struct relay *relay = timer->data;
@@ -111,21 +155,9 @@ static void on_tick(uv_timer_t *timer)
         sweep_lane(lane, relay->ticks % RELAY_TICKS);
     }
     relay->ticks++;
+    if (relay->transfers != NULL)
+        (void)catch_up(relay);
     relay_rest(relay);
-}
-
-static void on_idle(uv_idle_t *idle)
-{
-    struct relay *relay = idle->data;
-    bool more = false;
-
-    relay_wake(relay);
-    for (struct lane *lane = relay->lanes; lane != NULL && !more; lane = lane->next)
-        more = lane->state == LANE_HELD && lane_rekey(lane, RELAY_REKEY);
-    for (struct lane *lane = relay->lanes; lane != NULL && !more; lane = lane->next)
-        more = lane->state == LANE_HELD && lane->reopen_count > 0 && lane_reopen(lane, RELAY_REOPEN);
-    if (!more)
-        uv_idle_stop(idle);
 }
 
 static int services_make(struct relay *relay)
@@ -217,6 +249,8 @@ int relay_open(struct relay **out, uv_loop_t *loop, const struct config *config,
 
 void relay_catch_up(struct relay *relay)
 {
+    relay->first_things_first = true;
+    relay->ticks = 0;
     uv_idle_start(&relay->catching_up, on_idle);
 }
 

@@ -28,6 +28,10 @@ void relay_close(struct relay *relay, void (*done)(void *arg), void *arg);
  * lane is taken. */
 int relay_add_listener(struct relay *relay, uint32_t listener, uint32_t lane, int fd, struct error *error);
 
+/* For a worker that waits for others to die, one of so many: touches what a hand-over of its share of the present
+ * sessions will need, so that it does not wait for page faults then. */
+void relay_warm(struct relay *relay, uint32_t workers);
+
 /* Becomes the lane's holder. peer: our end of the pair with the present holder, or -1 when nobody holds it. taken is
  * called when the lane is served (at once or after DONE or the holder's end). */
 int relay_take(struct relay *relay, uint32_t lane, int peer, void (*taken)(void *arg, uint32_t lane), void *arg,
@@ -52,7 +56,8 @@ bool relay_holds_lanes(const struct relay *relay); /* or is taking or giving any
 #define LISTENER_BUFFER (4u << 20) /* octets; the default of 208 KiB holds no more than 256 small datagrams */
 
 /* Opens a listener's socket for one lane, bound: SO_REUSEPORT, IP_FREEBIND, LISTENER_BUFFER (SO_RCVBUFFORCE, then
- * SO_RCVBUF), SO_RXQ_OVFL, IP_PKTINFO for a wildcard, IP_PMTUDISC_DONT, non-blocking, close-on-exec. Used by the
+ * SO_RCVBUF), SO_RXQ_OVFL, IP_RECVTOS, IP_PKTINFO for a wildcard, IP_PMTUDISC_DONT (those
+ * of IPv6, and IPV6_V6ONLY), non-blocking, close-on-exec. Used by the
  * master. deaf: it drops what comes until listener_hear(), so that no flow goes to another lane than its own while the
  * others are not bound yet. Errors: -EADDRINUSE (says how to find out who), -EACCES (ports below 1024 without the
  * capability), others. TCP: the same without buffers; it does not listen until listener_hear(). */

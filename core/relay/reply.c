@@ -27,7 +27,7 @@ static void look_for_proof(struct path *path, const uint8_t *data, uint32_t size
 {
     struct ike_datagram datagram;
 
-    if (!path->service->config->ike || row_proven(path->row))
+    if (!path->service->config->ike || row_proven(path->row) || path->leaving)
         return;
     ike_read(&datagram, data, size, path->service->config->port);
     if (ike_is_proof(&datagram))
@@ -85,10 +85,12 @@ static void replies_send(struct relay *relay, struct listener *listener)
         struct run_datagram datagram = {.owner = path,
                                         .data = batch_data(&relay->replies, slot),
                                         .size = batch_size(&relay->replies, slot),
+                                        .mark = batch_mark_of(&relay->replies, slot),
+                                        .family = (uint8_t)path->row->client.family,
                                         .name = (struct sockaddr *)&relay->replies.names[slot],
                                         .name_size = relay->replies.headers[slot].msg_hdr.msg_namelen};
         if (listener->wildcard) {
-            from[slot] = (struct hp_endpoint){.family = path->row->client.family};
+            from[slot] = (struct hp_endpoint){.family = path->row->client.family, .scope = path->zone};
             memcpy(from[slot].address, path->row->local, sizeof from[slot].address);
             datagram.from = &from[slot];
         }

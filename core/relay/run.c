@@ -44,9 +44,20 @@ static void control_add_from(struct msghdr *header, uint8_t *control, const stru
     }
 }
 
+/* No message for the socket's own value: with one, a connected socket looks for its route each time. */
+static void control_add_mark(struct msghdr *header, uint8_t *control, const struct run_datagram *datagram)
+{
+    int mark = datagram->mark;
+    bool six = datagram->family == 6;
+
+    if (mark != 0)
+        memcpy(control_add(header, control, six ? IPPROTO_IPV6 : IPPROTO_IP, six ? IPV6_TCLASS : IP_TOS, sizeof mark),
+               &mark, sizeof mark);
+}
+
 static bool run_takes(const struct runs *runs, const struct run *run, const struct run_datagram *datagram)
 {
-    return !runs->no_segments && runs->owner == datagram->owner && datagram->size > 0 &&
+    return !runs->no_segments && runs->owner == datagram->owner && run->mark == datagram->mark && datagram->size > 0 &&
            datagram->size <= run->segment && run->bytes == run->count * run->segment && /* no shorter one inside */
            run->bytes + datagram->size <= RUN_BYTES;
 }
@@ -60,10 +71,11 @@ void runs_add(struct runs *runs, const struct run_datagram *datagram)
     if (run == NULL || !run_takes(runs, run, datagram)) {
         struct msghdr *header = &runs->headers[runs->count].msg_hdr;
         run = &runs->runs[runs->count];
-        *run = (struct run){.first = runs->datagrams, .segment = datagram->size};
+        *run = (struct run){.first = runs->datagrams, .segment = datagram->size, .mark = datagram->mark};
         *header = (struct msghdr){.msg_name = datagram->name, .msg_namelen = datagram->name_size, .msg_iov = iov};
         if (datagram->from != NULL)
             control_add_from(header, runs->control[runs->count], datagram->from);
+        control_add_mark(header, runs->control[runs->count], datagram);
         run->control = header->msg_controllen;
         runs->owner = datagram->owner;
         runs->count++;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Runs: datagrams that leave in one walk through the network stack (UDP_SEGMENT). A run is of one owner and one size,
- * only its last datagram may be shorter. Payload is never copied. */
+/* Runs: datagrams that leave in one walk through the network stack (UDP_SEGMENT). A run is of one owner, one size and
+ * one mark, only its last datagram may be shorter. Payload is never copied. */
 #ifndef RELAY_RUN_H
 #define RELAY_RUN_H
 
@@ -9,11 +9,12 @@
 #include <stdbool.h>
 
 #define RUN_BYTES 65507u /* in one call: the payload of the longest IPv4 datagram */
-#define RUN_CONTROL 64u  /* UDP_SEGMENT and IPV6_PKTINFO */
+#define RUN_CONTROL 96u  /* UDP_SEGMENT, IPV6_PKTINFO and IPV6_TCLASS */
 
 struct run {
     uint32_t first, count; /* of runs.iov */
     uint32_t segment, bytes;
+    uint8_t mark;
     size_t control; /* octets of control messages without UDP_SEGMENT */
 };
 
@@ -31,6 +32,7 @@ struct run_datagram {
     const void *owner; /* datagrams of one owner in a row may become a run */
     const uint8_t *data;
     uint32_t size;
+    uint8_t mark, family;  /* DSCP and ECN to leave with; 4 or 6, of the socket */
     struct sockaddr *name; /* NULL: the socket is connected. Must live until the runs are sent. */
     socklen_t name_size;
     const struct hp_endpoint *from; /* own address to send from; NULL: the socket's */

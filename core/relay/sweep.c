@@ -8,7 +8,7 @@ static bool is_idle(const struct path *path, uint64_t now_ms)
     const struct config *config = path->lane->relay->config;
     uint64_t limit_ms = path->service->config->idle_ms, last_ms = row_last_ms(path->row);
 
-    if (!row_proven(path->row) && config->idle_unproven_ms < limit_ms)
+    if ((path->leaving || !row_proven(path->row)) && config->idle_unproven_ms < limit_ms)
         limit_ms = config->idle_unproven_ms;
     return now_ms > last_ms && now_ms - last_ms >= limit_ms;
 }
@@ -42,6 +42,8 @@ void sweep_lane(struct lane *lane, uint32_t part)
             if (!path->table_full)
                 path_rekey(path);
             path->ask_again = path->ask_again || path->table_full;
+            if (path->leaving)
+                continue;
             keep_record(path);
             kept_refresh(path);
         }
@@ -56,7 +58,7 @@ static uint32_t drop_client(struct lane *lane, const struct hp_endpoint *client)
     for (uint32_t i = 0; i < lane->row_count; i++) {
         struct path *path = lane->paths[i];
         struct record_ref ref;
-        if (path == NULL || !endpoint_same_address(&path->row->client, client))
+        if (path == NULL || !endpoint_names(client, &path->row->client))
             continue;
         if (path_watched(path, &ref))
             (void)record_delete(relay->segment, &ref);

@@ -32,11 +32,15 @@ static void note_queue_drops(struct listener *listener, const struct cmsghdr *me
     listener_count_drops(listener, drops);
 }
 
-static void control_read(struct listener *listener, struct msghdr *header, struct hp_endpoint *local)
+static void control_read(struct listener *listener, struct msghdr *header, struct arrival *arrival)
 {
+    struct hp_endpoint *local = &arrival->local;
+
     for (struct cmsghdr *message = CMSG_FIRSTHDR(header); message != NULL; message = CMSG_NXTHDR(header, message)) {
         if (message->cmsg_level == SOL_SOCKET && message->cmsg_type == SO_RXQ_OVFL) {
             note_queue_drops(listener, message);
+        } else if (batch_mark(message, &arrival->mark)) {
+            continue;
         } else if (message->cmsg_level == IPPROTO_IP && message->cmsg_type == IP_PKTINFO) {
             struct in_pktinfo info;
             memcpy(&info, CMSG_DATA(message), sizeof info);
@@ -45,6 +49,7 @@ static void control_read(struct listener *listener, struct msghdr *header, struc
             struct in6_pktinfo info;
             memcpy(&info, CMSG_DATA(message), sizeof info);
             memcpy(local->address, &info.ipi6_addr, 16);
+            local->scope = endpoint_is_link_local(local) ? (uint32_t)info.ipi6_ifindex : 0;
         }
     }
 }
@@ -83,11 +88,12 @@ static bool arrival_read(struct listener *listener, uint32_t slot)
 
     arrival->path = NULL;
     arrival->next = RELAY_NO_SLOT;
+    arrival->mark = 0;
     arrival->local = listener->address;
     if (!endpoint_from_sockaddr(&arrival->client, header->msg_name, header->msg_namelen))
         return false;
     if (header->msg_controllen > 0)
-        control_read(listener, header, &arrival->local);
+        control_read(listener, header, arrival);
     kind_read(relay, listener->service, &arrival->ike, batch_data(&relay->arrivals, slot),
               batch_size(&relay->arrivals, slot));
     return true;
@@ -244,7 +250,7 @@ static struct path *path_new(struct listener *listener, uint32_t slot)
     struct decision_request request = request_of(listener, slot, NULL);
     struct decision decision;
 
-    if (listener->lane->free_count == 0) { /* before a record is made for nothing */
+    if (lane_is_full(listener->lane)) { /* before a record is made for nothing */
         relay_count(relay, COUNTER_refused_sessions_full, 1);
         return NULL;
     }
@@ -312,6 +318,7 @@ static struct path *arrival_take(struct listener *listener, uint32_t slot, struc
     if (path == NULL)
         return NULL;
     path_heard(relay, path);
+    path->zone = arrival->local.scope;
     path_queue(relay, path, slot);
     arrival->path = path;
     return path;
@@ -323,8 +330,11 @@ static void path_send(struct relay *relay, struct path *path)
     uint8_t slot = path->first;
 
     while (slot != RELAY_NO_SLOT) {
-        struct run_datagram datagram = {
-            .owner = path, .data = batch_data(&relay->arrivals, slot), .size = batch_size(&relay->arrivals, slot)};
+        struct run_datagram datagram = {.owner = path,
+                                        .data = batch_data(&relay->arrivals, slot),
+                                        .size = batch_size(&relay->arrivals, slot),
+                                        .mark = relay->arrival[slot].mark,
+                                        .family = (uint8_t)path->server.family};
         runs_add(&relay->runs, &datagram);
         slot = relay->arrival[slot].next;
     }

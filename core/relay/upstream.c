@@ -12,6 +12,10 @@
 #include <string.h>
 #include <unistd.h>
 
+#ifndef IPV6_PREFER_SRC_PUBLIC /* of linux/in6.h, which does not go with netinet/in.h everywhere */
+#define IPV6_PREFER_SRC_PUBLIC 2
+#endif
+
 #define UPSTREAM_BUFFER (1 << 20) /* a download is one session's: the default loses bursts beyond 208 KiB */
 
 struct hp_endpoint upstream_server(const struct segment *segment, const struct session_row *row)
@@ -22,20 +26,32 @@ struct hp_endpoint upstream_server(const struct segment *segment, const struct s
     return server;
 }
 
+static int options_set(int fd, uint32_t family)
+{
+    int on = 1, discover = IP_PMTUDISC_DONT, discover6 = IPV6_PMTUDISC_DONT, buffer = UPSTREAM_BUFFER;
+    int lasting = IPV6_PREFER_SRC_PUBLIC; /* a temporary address (RFC 8981) would change under a tunnel */
+
+    if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0 || batch_ask_marks(fd, family) < 0)
+        return -errno;
+    (void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &buffer, sizeof buffer); /* as far as rmem_max lets us */
+    if (family == 4) {
+        (void)setsockopt(fd, IPPROTO_IP, IP_MTU_DISCOVER, &discover, sizeof discover);
+        return 0;
+    }
+    (void)setsockopt(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, &discover6, sizeof discover6);
+    (void)setsockopt(fd, IPPROTO_IPV6, IPV6_ADDR_PREFERENCES, &lasting, sizeof lasting);
+    return setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on) < 0 ? -errno : 0;
+}
+
 static int upstream_prepare(int fd, uint16_t source_port, const struct hp_endpoint *server)
 {
     struct hp_endpoint own = {.family = server->family, .port = source_port};
     struct sockaddr_storage address;
     socklen_t size = endpoint_to_sockaddr(&own, &address);
-    int on = 1, discover = IP_PMTUDISC_DONT, discover6 = IPV6_PMTUDISC_DONT, buffer = UPSTREAM_BUFFER;
+    int status = options_set(fd, server->family);
 
-    if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0)
-        return -errno;
-    (void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &buffer, sizeof buffer); /* as far as rmem_max lets us */
-    if (server->family == 4)
-        (void)setsockopt(fd, IPPROTO_IP, IP_MTU_DISCOVER, &discover, sizeof discover);
-    else
-        (void)setsockopt(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, &discover6, sizeof discover6);
+    if (status < 0)
+        return status;
     if (bind(fd, (const struct sockaddr *)&address, size) < 0)
         return -errno;
     size = endpoint_to_sockaddr(server, &address);

@@ -81,6 +81,7 @@
     X(session_row, server, 56)                                                                                         \
     X(session_row, server_port, 58)                                                                                    \
     X(session_row, source_port, 60)                                                                                    \
+    X(session_row, local_port, 62)                                                                                     \
     X(session_row, watch, 64)                                                                                          \
     X(session_row, record, 72)                                                                                         \
     X(session_row, flags, 76)                                                                                          \

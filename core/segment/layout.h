@@ -217,7 +217,7 @@ struct session_row {
     uint16_t server;   /* slot */
     uint16_t server_port;
     uint16_t source_port; /* the cell: (server, own address, this port) */
-    uint16_t reserved;
+    uint16_t local_port;  /* that the client wrote to; 0: not known (a row of layout 1 or 2) */
     /* second line: changes while live; read by others between two loads of state */
     _Alignas(64) _Atomic uint64_t watch;             /* value >> 26 of its record when it was decided */
     _Atomic uint32_t record;                         /* index of the record; SEGMENT_NO_INDEX: none */

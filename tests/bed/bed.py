@@ -18,6 +18,7 @@ import ike
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 VIP, BALANCER, PROBER = "10.77.1.1", "10.77.2.1", "10.77.2.2"
+VIP6, SERVER_NETS = "fd77:1::1", {4: "10.77.2.", 6: "fd77:2::"}
 NEEDED = {"ip": "iproute2", "iptables": "iptables", "ping": "iputils-ping", "nft": "nftables",
           "conntrack": "conntrack", "tcpdump": "tcpdump", "swanctl": "strongswan-swanctl",
           "charon-systemd": "charon-systemd", "pki": "strongswan-pki"}
@@ -49,10 +50,12 @@ def all_at_once(function, items):
 class Bed:
     """clients 1..N and servers 1..M; every process and namespace is gone after close().
 
-    settings go to bed.sh (NAT, AUTH, FRAGMENTATION, PKI, DPD, RETRANSMIT_...).
+    family: 6 lets the balancer speak IPv6 with the servers; VIP=VIP6 lets the clients speak it.
+    settings go to bed.sh (VIP, NAT, AUTH, FRAGMENTATION, PKI, DPD, RETRANSMIT_...).
     """
 
-    def __init__(self, clients=6, servers=3, **settings):
+    def __init__(self, clients=6, servers=3, family=4, **settings):
+        self.vip, self.server_net = settings.get("VIP", VIP), SERVER_NETS[family]
         self.folder = tempfile.mkdtemp(prefix="homeport-bed-")
         os.chmod(self.folder, 0o755)
         self.clients, self.servers, self.daemon = range(1, clients + 1), range(1, servers + 1), None
@@ -128,11 +131,12 @@ class Bed:
         services = {}
         for name, port, pool in (("ike", 500, pools[0]), ("nat-t", 4500, pools[1])):
             persistence = {"profile": "way", **(per_service or {}).get(name, {})}
-            services[name] = {"listen": f"{VIP}:{port}", "protocol": "udp", "pool": pool, "persistence": persistence}
+            services[name] = {"listen": homeport.endpoint(self.vip, port), "protocol": "udp", "pool": pool,
+                              "persistence": persistence}
         return {
             "workers": 2, "user": "nobody", "state": os.path.join(self.folder, "state"),
             "plugin_path": [os.environ.get("HOMEPORT_PLUGINS", homeport.plugin_folder())],
-            "servers": {f"vpn{server}": {"address": f"10.77.2.{10 + server}"} for server in self.servers},
+            "servers": {f"vpn{server}": {"address": f"{self.server_net}{10 + server}"} for server in self.servers},
             "pools": {pool: {"servers": names, **({"health": health} if health else {})} for pool in set(pools)},
             "persistence": {"way": {"plugin": plugin, **({"options": options} if options else {})}},
             "services": services,
@@ -358,7 +362,11 @@ class Bed:
             at += 16 + size
             if at > len(data):
                 return  # not all written yet
-            if len(packet) >= 28:
+            if len(packet) >= 48 and packet[0] >> 4 == 6:
+                ports = struct.unpack("!HH", packet[40:44]) if packet[6] == socket.IPPROTO_UDP else (0, 0)
+                yield Packet(seconds + micros / 1e6, (socket.inet_ntop(socket.AF_INET6, packet[8:24]), ports[0]), ports[1],
+                             packet[6] == 44, packet[48:])
+            elif len(packet) >= 28:
                 header = 4 * (packet[0] & 15)
                 where = struct.unpack("!H", packet[6:8])[0] & 0x3FFF
                 ports = (0, 0) if where & 0x1FFF else struct.unpack("!HH", packet[header:header + 4])

@@ -6,6 +6,9 @@
 #   hp-c1 .. hp-cN (clients) ----- hp-lb 10.77.1.1 --+--- hp-v2 10.77.2.12
 #   10.78.N.2                      (the VIP)           \-- hp-v3 10.77.2.13
 #
+# Each has an IPv6 address as well: clients fd78:N::2, servers fd77:2::11 to ::13. VIP=fd77:1::1 makes the clients speak
+# IPv6; which addresses of the servers the balancer takes is up to its configuration.
+#
 # With NAT=yes all clients live at 10.80.0.(10+N) behind hp-nat, and the balancer sees one address, 10.79.0.2.
 #
 # usage: bed.sh up [CLIENTS [SERVERS]]   build namespaces and start every VPN server (default 4 and 3)
@@ -48,6 +51,12 @@ PLUGINS=${PLUGINS//$'\n'/}
 
 die() { echo "bed: $*" >&2; exit 1; }
 ns() { ip netns exec "$NS-$1" "${@:2}"; }
+
+space() { # space NAME: a network namespace whose addresses serve at once
+  ip netns add "$NS-$1"
+  ns "$1" sh -c 'echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad'
+  ns "$1" ip link set lo up
+}
 
 certificates() {
   local d=$PKI name
@@ -128,14 +137,14 @@ swan() { # swan NAME ARGS...
 
 server() {
   local n=$1
-  ip netns add "$NS-v$n"
+  space "v$n"
   ns lb ip link add "hpv$n" type veth peer name eth0 netns "$NS-v$n"
   ns lb ip link set "hpv$n" master servers up
-  ns "v$n" ip link set lo up
   ns "v$n" ip link set eth0 up
   ns "v$n" ip addr add "10.77.2.$((10 + n))/24" dev eth0
   ns "v$n" ip addr add 10.98.0.1/32 dev lo
   ns "v$n" ip route add default via 10.77.2.1
+  ns "v$n" ip addr add "fd77:2::$((10 + n))/64" dev eth0 nodad
   start_server "$n"
 }
 
@@ -174,23 +183,24 @@ EOF
 
 client_net() { # namespace of client N: 10.78.N.2 behind its own link to hp-lb
   local n=$1
-  ip netns add "$NS-c$n"
+  space "c$n"
   ns lb ip link add "hpc$n" type veth peer name eth0 netns "$NS-c$n"
   ns lb ip addr add "10.78.$n.1/24" dev "hpc$n"
   ns lb ip link set "hpc$n" up
-  ns "c$n" ip link set lo up
   ns "c$n" ip link set eth0 up
   ns "c$n" ip addr add "10.78.$n.2/24" dev eth0
   ns "c$n" ip route add default via "10.78.$n.1"
+  ns lb ip addr add "fd78:$n::1/64" dev "hpc$n" nodad
+  ns "c$n" ip addr add "fd78:$n::2/64" dev eth0 nodad
+  ns "c$n" ip -6 route add default via "fd78:$n::1"
 }
 
 # A home router: every flow gets a random port of its one address; what comes for no flow is dropped without a word.
 nat() {
-  ip netns add "$NS-nat"
+  space nat
   ns lb ip link add hpnat type veth peer name eth0 netns "$NS-nat"
   ns lb ip addr add 10.79.0.1/24 dev hpnat
   ns lb ip link set hpnat up
-  ns nat ip link set lo up
   ns nat ip link set eth0 up
   ns nat ip addr add 10.79.0.2/24 dev eth0
   ns nat ip route add default via 10.79.0.1
@@ -214,10 +224,9 @@ EOF
 
 natted_client_net() { # namespace of client N: 10.80.0.(10+N) on the bridge of hp-nat
   local n=$1
-  ip netns add "$NS-c$n"
+  space "c$n"
   ns nat ip link add "hpc$n" type veth peer name eth0 netns "$NS-c$n"
   ns nat ip link set "hpc$n" master inside up
-  ns "c$n" ip link set lo up
   ns "c$n" ip link set eth0 up
   ns "c$n" ip addr add "10.80.0.$((10 + n))/16" dev eth0
   ns "c$n" ip route add default via 10.80.0.1
@@ -259,12 +268,12 @@ up() {
   echo "$NAT" >"$BED/given/NAT"
   echo "$FRAGMENTATION" >"$BED/given/FRAGMENTATION"
   [[ $AUTH == cert ]] && certificates
-  ip netns add "$NS-lb"
-  ns lb ip link set lo up
+  space lb
   ns lb ip link add servers type bridge
   ns lb ip link set servers up
   ns lb ip addr add 10.77.2.1/24 dev servers
-  ns lb ip addr add "$VIP/32" dev lo
+  ns lb ip addr add fd77:2::1/64 dev servers nodad
+  ns lb ip addr add "$VIP" dev lo
   ns lb sh -c 'echo 0 >/proc/sys/net/ipv4/ip_forward' # what passes, passes through the balancer
   for i in $(seq "$servers"); do server "$i"; done
   [[ $NAT == yes ]] && nat
@@ -374,7 +383,7 @@ case ${1:-} in
   swan) shift; swan "$@" ;;
   down) down ;;
   *)
-    sed -n '3,39p' "$0"
+    sed -n '3,42p' "$0"
     exit 2
     ;;
 esac

@@ -42,6 +42,21 @@ def test_every_client_comes_home_in_every_round(plugin):
             bed.disconnect_all()
 
 
+@pytest.mark.parametrize("vip, family", [(beds.VIP6, 6), (beds.VIP, 6)], ids=["6_to_6", "4_to_6"])
+def test_over_ipv6_too_every_client_comes_home_and_stays_there(vip, family):
+    with beds.Bed(clients=2, servers=2, family=family, VIP=vip) as bed:
+        bed.homeport("match_across_services")
+        homes = bed.connect_all()
+        assert len(set(homes.values())) == 2
+        ends = {server: bed.associations(f"v{server}") for server in bed.servers}
+        clients = {address.rsplit(":", 1)[0] for address in bed.tunnels()}
+        assert clients == {f"[fd78:{client}::2]" if vip == beds.VIP6 else f"10.78.{client}.2" for client in bed.clients}
+        bed.kill_workers()
+        assert beds.all_at_once(bed.ping, bed.clients) == [3, 3]
+        assert ends == {server: bed.associations(f"v{server}") for server in bed.servers}
+        assert bed.homes() == homes
+
+
 @pytest.mark.parametrize("fragmentation", ["yes", "no"], ids=["ike_fragments", "ip_fragments"])
 def test_certificates_that_need_two_datagrams(fragmentation, pki):
     with beds.Bed(clients=6, servers=3, AUTH="cert", PKI=pki, FRAGMENTATION=fragmentation) as bed:

@@ -30,6 +30,7 @@ import time
 
 import yaml
 from ike import Client, Responder, udp_socket
+from netns import ip
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -147,10 +148,12 @@ class Daemon:
         return cli(verb, "-c", self.path, *arguments, json=json, status=status, command=self.command)
 
     def children(self, role=None):
-        """Pids of the daemon's processes besides the master, by role (_worker, _monitor), in order of their pids."""
+        """Pids of the daemon's processes besides the master, by role (_worker, _monitor), in order of their pids. The
+        spare worker, who comes a moment later than they, is asked for by name (spare) alone."""
         found = []
         for pid, fields, command in processes():
-            if int(fields[1]) == self.process.pid and (role is None or role in command):
+            if int(fields[1]) == self.process.pid and (role is None or role in command) and \
+                    ("spare" in command) == (role == "spare"):
                 found.append(pid)
         return sorted(found)
 
@@ -234,17 +237,22 @@ class Site:
 
     Addresses are 127.A.B.x with random A and B: .1 is where the daemon listens, .11 and so on are the servers, clients
     begin at .96 and go on in 127.A.B+1.
+
+    family: of the servers, clients: of the listener and the clients. 6 needs a network namespace of the test's own:
+    addresses fd00:A:B:C::x, numbered in the same way, are added to its loopback.
     """
 
-    def __init__(self, servers=2, responders=True, echo=False, seed=None):
+    def __init__(self, servers=2, responders=True, echo=False, seed=None, family=4, clients=None):
         self.random = random.Random(seed)
         self.net = self._free_net()
-        self.vip = f"{self.net}.1"
+        self.net6 = ":".join(["fd00", *(f"{self.random.randrange(1, 65536):x}" for _ in range(3))])
+        self.client_family, self.added = clients or family, set()
+        self.vip = self.host(1, self.client_family)
         self.ike_port, self.natt_port = self._free_port(), self._free_port()
         first = self.random.randrange(10240, 28000)
         self.port_range = f"{first}-{first + 1999}"
         self.names = [f"vpn{number + 1}" for number in range(servers)]
-        self.addresses = {name: f"{self.net}.{11 + number}" for number, name in enumerate(self.names)}
+        self.addresses = {name: self.host(11 + number, family) for number, name in enumerate(self.names)}
         self.folder = tempfile.mkdtemp(prefix="homeport-test-")
         os.chmod(self.folder, 0o755)
         self.path = os.path.join(self.folder, "homeport.yaml")
@@ -279,6 +287,17 @@ class Site:
                 udp_socket(f"{net}.1", 20001).close()
                 return net
 
+    def host(self, number, family):
+        """The address of this number."""
+        if family == 4:
+            prefix, third = self.net.rsplit(".", 1)
+            return f"{prefix}.{int(third) + number // 256}.{number % 256}"
+        address = f"{self.net6}::{number:x}"
+        if address not in self.added:
+            ip("address", "add", f"{address}/128", "dev", "lo", "nodad")  # at once
+        self.added.add(address)
+        return address
+
     def _free_port(self):
         with contextlib.closing(udp_socket(self.vip)) as one:
             return one.getsockname()[1]
@@ -296,8 +315,8 @@ class Site:
             "servers": {name: {"address": address} for name, address in self.addresses.items()},
             "pools": {"all": {"servers": list(self.names), "health": {"check": "none"}}},
             "services": {
-                "ike": {"listen": f"{self.vip}:{self.ike_port}", **service},
-                "nat-t": {"listen": f"{self.vip}:{self.natt_port}", **service},
+                "ike": {"listen": endpoint(self.vip, self.ike_port), **service},
+                "nat-t": {"listen": endpoint(self.vip, self.natt_port), **service},
             },
         }
         if os.geteuid() == 0:
@@ -339,8 +358,7 @@ class Site:
         return self.daemon.wait_ready()
 
     def client_address(self, number):
-        prefix, third = self.net.rsplit(".", 1)
-        return f"{prefix}.{int(third) + number // 128}.{96 + number % 128}"
+        return self.host(number // 128 * 256 + 96 + number % 128, self.client_family)
 
     def client(self, number=None, ports=(0, 0)):
         """A client at the next address, or at the address of that number (from 0)."""
@@ -357,6 +375,11 @@ class Site:
         """The one server of it; None: no server, or more than one."""
         names = self.servers_of(client, kind)
         return names[0] if len(names) == 1 else None
+
+
+def endpoint(address, port):
+    """As in configuration and answers."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def connected(site, count, number=None):

@@ -173,7 +173,7 @@ class Responder:
                 except OSError:
                     return
                 datagram = Datagram(data, None)
-                seen = Seen(port, source, datagram)
+                seen = Seen(port, peer(source), datagram)
                 answer = self._answer(datagram, seen)
                 self.seen.append(seen)
                 if answer is not None and not self.silent:
@@ -203,10 +203,23 @@ class Responder:
         return datagram.data if self.echo and datagram.kind == "other" else None
 
 
+def place(address, port):
+    """What a socket of this address's family takes and gives; of an IPv6 address with its zone."""
+    return socket.getaddrinfo(address, port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST)[0][4]
+
+
+def peer(source):
+    """(address, port) of what recvfrom() has said; an IPv6 address with its zone."""
+    zone = len(source) > 2 and source[3] != 0
+    return (f"{source[0]}%{socket.if_indextoname(source[3])}" if zone else source[0]), source[1]
+
+
 def udp_socket(address, port=0):
-    one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    one = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
     try:
-        one.bind((address, port))
+        if one.family == socket.AF_INET6:
+            one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        one.bind(place(address or "0.0.0.0", port))
     except OSError:
         one.close()
         raise
@@ -245,12 +258,12 @@ class Client:
                 return None, None
             answer, source = one.recvfrom(65536)
             if wanted(answer):
-                return answer, source
+                return answer, peer(source)
             self.answers.append((answer, source))
 
     def _ask(self, one, port, data, wanted, timeout, tries):
         for _ in range(tries):
-            one.sendto(data, (self.vip, port))
+            one.sendto(data, place(self.vip, port))
             answer, source = self._wait(one, wanted, timeout / tries)
             if answer is not None:
                 return answer, source
@@ -260,7 +273,7 @@ class Client:
         """IKE_SA_INIT without waiting; a repeat is the same message again."""
         if self.request is None:
             self.request = init_request(self.spi_i)
-        self.ike.sendto(self.request, (self.vip, self.ike_port))
+        self.ike.sendto(self.request, place(self.vip, self.ike_port))
 
     def init(self, timeout=3.0, tries=3):
         """IKE_SA_INIT on the first port. True: answered with an IKE_SA, from the address that was asked."""
@@ -295,11 +308,11 @@ class Client:
         return self.init(timeout) and self.auth(timeout)
 
     def keepalive(self):
-        self.natt.sendto(b"\xff", (self.vip, self.natt_port))
+        self.natt.sendto(b"\xff", place(self.vip, self.natt_port))
 
     def send_esp(self, size=100):
         data = self.spi_r[:4] + os.urandom(size)
-        self.natt.sendto(data, (self.vip, self.natt_port))
+        self.natt.sendto(data, place(self.vip, self.natt_port))
         return data
 
     def esp(self, size=100, timeout=2.0):

@@ -230,9 +230,15 @@ class Field(Site):
         return {one["number"]: one["pid"] for one in status["processes"] if one["role"] == "worker"}
 
     def children(self):
-        """Pids of the master's children, cheaply."""
-        master = self.daemon.process.pid
-        return [int(one) for one in pathlib.Path(f"/proc/{master}/task/{master}/children").read_text("ascii").split()]
+        """Pids of the master's children that have a place."""
+        return self.daemon.children()
+
+    def spare(self):
+        """Pid of the spare worker that is ready; None: there is none yet."""
+        for one in self.daemon.cli("status")["processes"]:
+            if one["role"] == "spare" and one["loop_age_ms"] < one["age_ms"]:  # its loop has turned
+                return one["pid"]
+        return None
 
 
 def counters(field):

@@ -64,6 +64,61 @@ def kill_workers(site):
         wait_for(lambda dead=pid: dead not in site.daemon.alive(), what="a worker's death")
 
 
+def await_spare(site):
+    """The pid of the spare worker that is ready to take the place of one that dies."""
+    def look():
+        spare = [one for one in site.daemon.cli("status")["processes"] if one["role"] == "spare"]
+        return spare[0]["pid"] if spare and spare[0]["loop_age_ms"] < spare[0]["age_ms"] else None
+    return wait_for(look, 10, "a spare worker")
+
+
+def by_number(site):
+    return {one["number"]: one["pid"] for one in site.daemon.cli("status")["processes"] if one["role"] == "worker"}
+
+
+def test_the_spare_worker_takes_the_place_of_one_that_dies_and_another_spare_one_comes(site):
+    site.start(GROUP, "aovpn")
+    clients = connected(site, 6)
+    before = cells(site)
+    for number in (1, 0, 1):
+        spare, workers = await_spare(site), by_number(site)
+        site.daemon.kill(workers[number])
+        wait_for(lambda at=number, pid=spare: by_number(site).get(at) == pid, 10, "the spare worker at its place")
+        for client in clients:
+            assert client.informational() and client.esp()
+        assert by_number(site) == {**workers, number: spare}
+        assert spare in site.daemon.workers(), "its command line says its number"
+        assert site.daemon.cli("status", json=False)
+    assert cells(site) == before
+
+
+def test_two_workers_that_die_at_once_are_both_replaced(site):
+    site.start(GROUP, "aovpn")
+    clients = connected(site, 6)
+    before, spare = cells(site), await_spare(site)
+    kill_workers(site)
+    site.daemon.kill(site.daemon.process.pid, signal.SIGCONT)
+    for client in clients:
+        assert client.informational() and client.esp()
+    assert cells(site) == before
+    assert spare in by_number(site).values() and len(by_number(site)) == 2
+
+
+def test_a_spare_worker_that_dies_or_hangs_costs_nobody_anything(site):
+    site.start(GROUP, "aovpn")
+    client = connected(site, 1)[0]
+    first = await_spare(site)
+    site.daemon.kill(first)
+    assert await_spare(site) != first and client.informational()
+    site.daemon.kill(await_spare(site), signal.SIGSTOP)
+    assert site.daemon.cli("status")["healthy"] and client.informational()
+    site.daemon.reload()
+    wait_for(lambda: await_spare(site) in site.daemon.children("spare"), 10, "the spare worker of the reload")
+    kill_workers(site)
+    site.daemon.kill(site.daemon.process.pid, signal.SIGCONT)
+    assert client.informational()
+
+
 def test_what_servers_send_while_no_worker_lives_waits_for_the_next(site):
     site.start(GROUP, "aovpn")
     clients = connected(site, 6)
@@ -83,8 +138,9 @@ def test_where_the_keepers_are_killed_too_servers_and_ports_stay(site):
     site.start(GROUP, "aovpn")
     clients = connected(site, 6)
     before = cells(site)
+    await_spare(site)
     keepers = site.daemon.keepers()
-    assert len(keepers) == len(site.daemon.workers()) == 2
+    assert len(keepers) == len(site.daemon.workers() + site.daemon.children("spare")) == 3
     for pid in keepers:
         site.daemon.kill(pid)
     for client in clients:

@@ -95,12 +95,12 @@ static json_t *next_object(struct connection *connection)
 
     if (listing->kind == LISTING_SESSIONS) {
         if (!session_is_live(&segment->rows[position]) || !session_read(&segment->rows[position], &row) ||
-            (listing->filtered && !endpoint_same_address(&row.client, &listing->client)))
+            (listing->filtered && !endpoint_names(&listing->client, &row.client)))
             return NULL;
         return session_object(connection, &row, position / segment->rows_per_lane);
     }
     if (!record_read(segment, position, &view) ||
-        (listing->filtered && !endpoint_same_address(&view.client, &listing->client)))
+        (listing->filtered && !endpoint_names(&listing->client, &view.client)))
         return NULL;
     return record_object(connection, &view);
 }

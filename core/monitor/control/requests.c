@@ -49,7 +49,7 @@ enum client_given request_client(struct connection *connection, const json_t *re
         client->port = 0;
         return CLIENT_GIVEN;
     }
-    connection_refuse(connection, "the client is no address", "write an address: 198.51.100.7");
+    connection_refuse(connection, "the client is no address", "write an address: 198.51.100.7 or 2001:db8::7");
     return CLIENT_WRONG;
 }
 

@@ -44,17 +44,23 @@ static void call_process(struct roll *roll, uint32_t slot)
     int32_t pid = atomic_load(&process->pid);
     uint64_t started = atomic_load(&process->started_ms), turned = atomic_load(&process->loop_ms);
     uint64_t age = turned > started ? turned : started;
-    bool there = pid > 0 && (kill(pid, 0) == 0 || errno != ESRCH);
+    bool there = pid > 0 && (kill(pid, 0) == 0 || errno != ESRCH), spare;
 
     if (role == PROCESS_NONE)
         return;
     age = age < roll->now_ms ? roll->now_ms - age : 0;
     started = started < roll->now_ms ? roll->now_ms - started : 0;
-    json_array_append_new(roll->processes, json_pack("{s:s, s:i, s:i, s:i, s:I, s:I}", "role", role_name(role),
-                                                     "number", (int)number, "pid", (int)pid, "slot", (int)slot,
-                                                     "age_ms", (json_int_t)started, "loop_age_ms", (json_int_t)age));
+    spare = role == PROCESS_WORKER && number == SEGMENT_NO_INDEX;
+    if (spare && !there) /* it holds nothing, so it ends with its master */
+        return;
+    json_array_append_new(roll->processes,
+                          json_pack("{s:s, s:i, s:i, s:i, s:I, s:I}", "role", spare ? "spare" : role_name(role),
+                                    "number", spare ? 0 : (int)number, "pid", (int)pid, "slot", (int)slot, "age_ms",
+                                    (json_int_t)started, "loop_age_ms", (json_int_t)age));
     if (role != PROCESS_WORKER)
         number = SEGMENT_NO_INDEX;
+    if (spare) /* nobody waits for it */
+        return;
     if (!there && number < SEGMENT_PROCESSES)
         roll->gone[number] = true; /* of a reload's old ones, when there is another of that number */
     else if (!there)
@@ -104,7 +110,7 @@ static bool address_is_here(const struct hp_endpoint *endpoint)
     fd = socket(address.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return true;
-    here = bind(fd, (const struct sockaddr *)&address, size) == 0 || errno != EADDRNOTAVAIL;
+    here = bind(fd, (const struct sockaddr *)&address, size) == 0 || (errno != EADDRNOTAVAIL && errno != ENODEV);
     close(fd);
     return here;
 }

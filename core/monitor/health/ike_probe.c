@@ -102,6 +102,7 @@ static void fail(struct ike_probe *self, int code)
     case EHOSTDOWN:
     case ENETDOWN:
     case ENOPROTOOPT:
+    case EPROTO:
     case EACCES: /* of a connected socket: administratively prohibited */
     case EPERM:
         finish(self, PROBE_FAILED, strerror(code));

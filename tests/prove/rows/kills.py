@@ -51,14 +51,6 @@ def kill(pid):
         os.close(watch)
 
 
-def new_worker(field, before):
-    """The pid that is there instead of one of before, in a list of the master's children."""
-    def look():
-        new = [pid for pid in field.children() if pid not in before]
-        return new[0] if new else None
-    return wait_for(look, 10, "a new worker")
-
-
 class Kills:
     def __init__(self, field, workers, bases):
         self.field, self.workers, self.bases = field, workers, bases
@@ -74,10 +66,9 @@ class Kills:
 
     def one(self, pids):
         field, number = self.field, self.victims.next()
-        before, cells = field.children(), self.cells_of(number)
+        pid, cells = wait_for(field.spare, 10, "a spare worker"), self.cells_of(number)
         sent, gone = kill(pids[number])
         self.victims.died(number)
-        pid = new_worker(field, before)
         waiting = set(self.lanes_of(number))
         open_ns, full = None, self.bases[number] + cells
 

@@ -79,6 +79,57 @@ Test(endpoint, wrong_text_is_refused_and_out_untouched)
     }
 }
 
+Test(endpoint, zone_that_is_no_interface_here_is_told_from_nonsense)
+{
+    struct hp_endpoint out;
+    bool has_zone;
+
+    cr_assert(endpoint_parse_anywhere(&out, &has_zone, "[fe80::1%no-such-one]:500"));
+    cr_assert(has_zone);
+    cr_assert_eq(out.scope, 0);
+    cr_assert_eq(out.port, 500);
+    cr_assert(endpoint_parse_anywhere(&out, &has_zone, "fe80::1%lo"));
+    cr_assert(has_zone && out.scope != 0);
+    cr_assert(endpoint_parse_anywhere(&out, &has_zone, "fe80::1"));
+    cr_assert_not(has_zone);
+    cr_assert_not(endpoint_parse_anywhere(&out, &has_zone, "fe80::1%"));
+    cr_assert_not(endpoint_parse_anywhere(&out, &has_zone, "fe80::1%0"));
+    cr_assert_not(endpoint_parse_anywhere(&out, &has_zone, "fe80::1%longer-than-names-are"));
+}
+
+Test(endpoint, name_without_a_zone_means_any)
+{
+    static const struct {
+        const char *name, *address;
+        bool named;
+    } cases[] = {{"fe80::1", "[fe80::1%3]:500", true},     {"fe80::1%3", "[fe80::1%3]:500", true},
+                 {"fe80::1%3", "[fe80::1%4]:500", false},  {"fe80::1%3", "[fe80::1]:500", true},
+                 {"fe80::2", "[fe80::1%3]:500", false},    {"192.0.2.1", "192.0.2.1:500", true},
+                 {"::ffff:192.0.2.1", "192.0.2.1", false}, {"192.0.2.1", "192.0.2.2", false}};
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct hp_endpoint name = parsed(cases[i].name), address = parsed(cases[i].address);
+        cr_assert_eq(endpoint_names(&name, &address), cases[i].named, "%s, %s", cases[i].name, cases[i].address);
+    }
+}
+
+Test(endpoint, kinds_of_addresses)
+{
+    static const struct {
+        const char *text;
+        bool loopback, link_local;
+    } cases[] = {{"127.0.0.1", true, false},   {"127.255.0.1", true, false}, {"::1", true, false},
+                 {"::2", false, false},        {"fe80::1", false, true},     {"febf::1", false, true},
+                 {"fec0::1", false, false},    {"fd00::1", false, false},    {"2001:db8::1", false, false},
+                 {"254.128.0.1", false, false}};
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct hp_endpoint address = parsed(cases[i].text);
+        cr_assert_eq(endpoint_is_loopback(&address), cases[i].loopback, "%s", cases[i].text);
+        cr_assert_eq(endpoint_is_link_local(&address), cases[i].link_local, "%s", cases[i].text);
+    }
+}
+
 Test(endpoint, sockaddr_comes_back_as_it_was)
 {
     static const char *const texts[] = {"192.0.2.1:500", "192.0.2.1", "[2001:db8::1]:500", "[fe80::1%7]:4500"};

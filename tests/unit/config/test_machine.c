@@ -144,6 +144,28 @@ Test(addresses, that_are_not_here_are_warned_about_where_they_stand)
     reading_close(&reading);
 }
 
+Test(addresses, with_a_zone_that_is_no_interface_of_this_machine_are_errors)
+{
+    static const char text[] = "servers: { a: { address: fe80::1%nothere }, b: { address: fe80::4%lo } }\n"
+                               "pools: { p: { servers: [ a, b ], health: { source: fe80::3%4711 } } }\n"
+                               "services:\n"
+                               "  x: { listen: [ \"[fe80::5%nothere]:53\", \"[fe80::2%lo]:53\" ], protocol: udp, "
+                               "pool: p }\n";
+    struct reading reading;
+
+    reading_open(&reading, text, sizeof text - 1);
+    cr_assert_eq(reading.status, 0, "what a file means does not depend on where it is read: %s", reading.said);
+    config_check_machine(reading.config, reading.diagnostics);
+    reading_print(&reading);
+    cr_expect_eq(diagnostics_errors(reading.diagnostics), 3u, "%s", reading.said);
+    cr_expect_not_null(strstr(reading.said, "1:12: error: the zone of fe80::1 is no interface of this machine: write "
+                                            "the name of one that is (ip link), as in fe80::1%eth0"));
+    cr_expect_not_null(strstr(reading.said, "2:52: error: the zone of fe80::3"), "%s", reading.said);
+    cr_expect_not_null(strstr(reading.said, "4:18: error: the zone of fe80::5"), "%s", reading.said);
+    cr_expect_not_null(strstr(reading.said, "warning: fe80::2%1 is not an address of this machine"));
+    reading_close(&reading);
+}
+
 /* An IPv4 address of this machine that is not loopback, as text. */
 static bool own_address(char text[INET_ADDRSTRLEN])
 {

@@ -131,12 +131,32 @@ static const struct {
     {"address_of_a_server_is_any", "192.0.2.11,", "0.0.0.0,",
      "9:20: error: `0.0.0.0` is not the address of one machine"},
     {"address_is_multicast", "192.0.2.11,", "224.0.0.1,", "9:20: error: `224.0.0.1` is not the address of one machine"},
-    {"address_of_a_server_in_ipv6", "192.0.2.11,", "\"2001:db8::11\",",
-     "9:20: error: `2001:db8::11`: IPv6 addresses are not in this version"},
-    {"listen_in_ipv6", "\"203.0.113.10:500\"", "\"[2001:db8::10]:500\"",
-     "22:18: error: `[2001:db8::10]:500`: IPv6 addresses are not in this version"},
     {"server_in_ipv6_with_brackets", "192.0.2.11,", "\"[2001:db8::1]\",",
-     "9:20: error: `[2001:db8::1]`: IPv6 addresses are not in this version"},
+     "9:20: error: `[2001:db8::1]` has brackets, but no port: write 2001:db8::1, or [2001:db8::1]:500"},
+    {"server_in_ipv6_with_a_port", "192.0.2.11,", "\"[2001:db8::1]:500\",",
+     "9:20: error: `address` of a server takes no port: the services and `port` of a pool say which"},
+    {"server_in_ipv6_is_any", "192.0.2.11,", "\"::\",", "9:20: error: `::` is not the address of one machine"},
+    {"server_in_ipv6_is_multicast", "192.0.2.11,", "\"ff02::1\",",
+     "9:20: error: `ff02::1` is not the address of one machine"},
+    {"server_in_ipv6_stands_for_ipv4", "192.0.2.11,", "\"::ffff:192.0.2.11\",",
+     "9:20: error: `::ffff:192.0.2.11` is an IPv4 address: write 192.0.2.11"},
+    {"server_is_link_local_without_a_zone", "192.0.2.11,", "\"fe80::11\",",
+     "9:20: error: `fe80::11` is a link-local address: it wants its interface, as in fe80::1%eth0"},
+    {"server_has_a_zone_and_needs_none", "192.0.2.11,", "\"2001:db8::11%lo\",",
+     "9:20: error: `2001:db8::11%lo`: only link-local addresses (fe80::) have a zone: leave it out, and the % before "
+     "it"},
+    {"server_has_an_empty_zone", "192.0.2.11,", "\"fe80::11%\",",
+     "9:20: error: `fe80::11%` is not an address with a port from 1 to 65535"},
+    {"listen_in_ipv6_without_a_port", "\"203.0.113.10:500\"", "\"2001:db8::10\"",
+     "22:18: error: `2001:db8::10` wants a port: [2001:db8::10]:500"},
+    {"listen_in_ipv6_without_brackets", "\"203.0.113.10:500\"", "\"2001:db8::10:500\"",
+     "22:18: error: `2001:db8::10:500` wants a port: [2001:db8::10:500]:500"},
+    {"listen_in_ipv6_stands_for_ipv4", "\"203.0.113.10:500\"", "\"[::ffff:203.0.113.10]:500\"",
+     "22:18: error: `[::ffff:203.0.113.10]:500` is an IPv4 address: write 203.0.113.10"},
+    {"listen_is_link_local_without_a_zone", "\"203.0.113.10:500\"", "\"[fe80::10]:500\"",
+     "22:18: error: `[fe80::10]:500` is a link-local address: it wants its interface, as in fe80::1%eth0"},
+    {"listen_in_ipv6_twice", "\"203.0.113.10:500\"", "[ \"[2001:db8::10]:500\", \"[2001:db8:0::10]:500\" ]",
+     "22:42: error: [2001:db8::10]:500 is a listener of `ike` already (line 22)"},
     {"listen_without_a_port", "\"203.0.113.10:500\"", "203.0.113.10",
      "22:18: error: `203.0.113.10` wants a port: 203.0.113.10:500"},
     {"listen_on_port_zero", "\"203.0.113.10:500\"", "\"203.0.113.10:0\"",
@@ -146,8 +166,9 @@ static const struct {
     {"listen_nowhere", "\"203.0.113.10:500\"", "[ ]", "22:18: error: `listen` wants 1 to 64 addresses, not 0"},
     {"listen_on_two_ports", "\"203.0.113.10:500\"", "[ \"203.0.113.10:500\", \"203.0.113.11:501\" ]",
      "22:40: error: port 501 beside port 500 in one service: make a service for each port"},
-    {"health_source_in_ipv6", "source: 192.0.2.1 ", "source: \"::1\" ",
-     "15:81: error: `::1`: IPv6 addresses are not in this version"},
+    {"health_source_in_ipv6_for_ipv4_servers", "source: 192.0.2.1 ", "source: \"::1\" ",
+     "15:81: error: an IPv6 address cannot probe `vpn1`, which has an IPv4 address: leave `source` out, or give the "
+     "servers of each family a pool of their own"},
     {"health_source_with_a_port", "source: 192.0.2.1 ", "source: \"192.0.2.1:99\" ",
      "15:81: error: `source` wants one own address, without a port"},
     {"health_source_is_any", "source: 192.0.2.1 ", "source: 0.0.0.0 ",
@@ -461,15 +482,48 @@ Test(rules, pool_of_other_services_is_not_warned_about)
 
 Test(service, that_listens_everywhere_cannot_have_a_server_on_loopback_at_its_port)
 {
-    static const char text[] = "servers: { a: { address: 127.0.0.11 } }\n"
-                               "pools: { p: { servers: [ a ], health: { check: none } } }\n"
+    static const struct {
+        const char *listen, *server;
+        bool loop;
+    } cases[] = {{"0.0.0.0:500", "127.0.0.11", true},
+                 {"[::]:500", "::1", true},
+                 {"[::]:500", "127.0.0.11", false},
+                 {"0.0.0.0:500", "::1", false}};
+
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct reading reading;
+        char text[512];
+
+        snprintf(text, sizeof text,
+                 "servers: { a: { address: \"%s\" } }\n"
+                 "pools: { p: { servers: [ a ], health: { check: none } } }\n"
+                 "services:\n"
+                 "  x: { listen: \"%s\", protocol: udp, pool: p }\n",
+                 cases[i].server, cases[i].listen);
+        reading_open(&reading, text, strlen(text));
+        cr_expect_eq(reading.status, cases[i].loop ? -EINVAL : 0, "%s", reading.said);
+        cr_expect_eq(strstr(reading.said, "f:4:16: error: `x` would send to itself") != NULL, cases[i].loop, "%s",
+                     reading.said);
+        reading_close(&reading);
+    }
+}
+
+Test(service, of_both_families_has_servers_of_both)
+{
+    static const char text[] = "servers: { a: { address: 192.0.2.1 }, b: { address: 2001:db8::1 }, "
+                               "c: { address: fe80::3%lo }, d: { address: fe80::1%4711 }, e: { address: fd00::1 } }\n"
+                               "pools: { p: { servers: [ a, b, c, d, e ], health: { check: none } } }\n"
                                "services:\n"
-                               "  x: { listen: \"0.0.0.0:500\", protocol: udp, pool: p }\n";
+                               "  x: { listen: [ \"0.0.0.0:53\", \"[::]:53\", \"[fe80::1%lo]:53\", "
+                               "\"[2001:db8::2]:53\" ], protocol: udp, pool: p }\n";
     struct reading reading;
 
     reading_open(&reading, text, sizeof text - 1);
-    cr_expect_eq(reading.status, -EINVAL);
-    cr_expect_not_null(strstr(reading.said, "f:4:16: error: `x` would send to itself"), "%s", reading.said);
+    cr_assert_eq(reading.status, 0, "%s", reading.said);
+    cr_expect_eq(reading.config->services[0].listen_count, 4);
+    cr_expect_eq(reading.config->services[0].listen[1].family, 6);
+    cr_expect_eq(reading.config->servers[3].address.scope, 4711);
+    cr_expect_eq(reading.config->servers[2].address.scope, reading.config->services[0].listen[2].scope);
     reading_close(&reading);
 }
 

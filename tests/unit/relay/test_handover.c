@@ -243,6 +243,43 @@ Test(handover, to_a_configuration_without_the_service_ends_its_sessions)
     world_close(&world);
 }
 
+static bool is_one_left(void *arg)
+{
+    return world_live(arg) == 1;
+}
+
+/* As when a listener goes that was more specific than a wildcard: its clients begin anew, by the wildcard; what their
+ * servers still owe them by the old session arrives. */
+Test(handover, of_a_service_that_is_gone_before_a_wildcard_delivers_what_its_server_owes_and_ends)
+{
+    struct world world;
+    int server, client;
+    uint16_t before, after;
+
+    world_open(&world, &(struct plan){.wildcard = true, .first_name = "old-name", .unproven = "300ms"});
+    worker_take_all(&world, world_worker(&world, 0));
+    server = world_server(&world, 0, world.second_port);
+    client = world_client_at(&world, 100, 21, world.port);
+    before = world_say(&world, client, server, "x");
+    cr_assert_neq(before, 0);
+    worker_die(&world, &world.workers[0]);
+    world.plan.first_name = "new-name";
+    worker_take_all(&world, world_worker(&world, 1));
+    cr_expect_eq(world_live(&world), 1);
+    cr_expect(world_answer(&world, server, before, client, "late"));
+    after = world_say(&world, client, server, "as new");
+    cr_expect(after != 0 && after != before, "%u, then %u", before, after);
+    cr_expect(world_answer(&world, server, before, client, "later still"));
+    cr_expect(world_answer(&world, server, after, client, "in time"));
+    for (int i = 0; i < 4; i++) { /* the new one is not silent */
+        cr_expect_eq(world_say(&world, client, server, "still here"), after);
+        (void)world_wait(&world, is_one_left, &world, 250);
+    }
+    cr_expect(world_wait(&world, is_one_left, &world, 5000), "%u sessions live", world_live(&world));
+    world_close(&world);
+    close(client);
+}
+
 Test(handover, to_a_configuration_with_another_server_port_ends_its_sessions)
 {
     struct world world;
@@ -274,6 +311,7 @@ Test(handover, of_a_row_without_a_record_claims_one_for_its_own_server)
     atomic_store(&row->record, SEGMENT_NO_INDEX); /* as after a quarantine, or begun with a full table */
     atomic_store(&row->watch, 0);
     worker_take(&scene.world, scene.new, 0, -1);
+    uv_run(&scene.world.loop, UV_RUN_NOWAIT); /* whoever waits in a listener comes first */
     uv_run(&scene.world.loop, UV_RUN_NOWAIT);
     cr_expect_eq(atomic_load(&row->record), record, "before its client says anything");
     expect_all_at_home(&scene);

@@ -90,6 +90,7 @@ static void start(void)
     cr_assert_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, life), 0);
     cr_assert_eq(prctl(PR_SET_CHILD_SUBREAPER, 1),
                  0); /* an orphaned keeper becomes our child: its end can be awaited */
+    keeper_channel(channel[0]);
     worker = fork();
     if (worker == 0) {
         close(channel[0]);
@@ -111,7 +112,7 @@ static void stop(void)
 
 TestSuite(keeper, .init = start, .fini = stop, .timeout = 60);
 
-static pid_t keeper_pid(void)
+static pid_t pid_of_keeper(void)
 {
     char path[64];
     FILE *file;
@@ -123,6 +124,21 @@ static pid_t keeper_pid(void)
     cr_assert_eq(fscanf(file, "%d", &pid), 1);
     fclose(file);
     return pid;
+}
+
+/* The kernel vouches for it: what the message says does not matter. */
+Test(keeper, says_once_to_its_master_which_process_it_is)
+{
+    struct pollfd item = {.fd = channel[0], .events = POLLIN};
+    pid_t pid;
+    int pidfd;
+
+    cr_assert_eq(poll(&item, 1, 5000), 1);
+    pidfd = keeper_process(channel[0], worker, &pid);
+    cr_expect_eq(pid, pid_of_keeper());
+    cr_expect_geq(pidfd, 0);
+    cr_expect_eq(keeper_process(channel[0], worker, &pid), -1);
+    close(pidfd);
 }
 
 static void kill_worker(void)
@@ -206,7 +222,7 @@ static void take_and_expect_answers(uint32_t lane)
 
 Test(keeper, has_what_servers_send_while_nobody_is_there)
 {
-    pid_t keeper = keeper_pid();
+    pid_t keeper = pid_of_keeper();
 
     kill_worker();
     cr_assert_eq(answer_all(), LANES * ROWS / 2);
@@ -230,7 +246,7 @@ Test(keeper, lets_go_of_everything_else)
 
 Test(keeper, ends_with_a_master_that_dies)
 {
-    pid_t keeper = keeper_pid();
+    pid_t keeper = pid_of_keeper();
 
     kill_worker();
     close(channel[0]);
@@ -241,7 +257,7 @@ Test(keeper, ends_with_a_master_that_dies)
 /* Or that dismisses the worker, which may hang. */
 Test(keeper, ends_while_its_worker_lives_when_nobody_would_ask)
 {
-    pid_t keeper = keeper_pid();
+    pid_t keeper = pid_of_keeper();
     struct pollfd item = {.fd = (int)syscall(SYS_pidfd_open, keeper, 0), .events = POLLIN};
 
     close(channel[0]);
@@ -255,7 +271,7 @@ Test(keeper, ends_while_its_worker_lives_when_nobody_would_ask)
 
 Test(keeper, is_ended_by_a_worker_that_ends_in_order)
 {
-    pid_t keeper = keeper_pid();
+    pid_t keeper = pid_of_keeper();
     int status = -1;
 
     cr_assert_eq(write(channel[0], "e", 1), 1);
@@ -267,7 +283,7 @@ Test(keeper, is_ended_by_a_worker_that_ends_in_order)
 
 Test(keeper, is_not_fooled_by_a_signal_while_its_worker_lives)
 {
-    cr_assert_eq(kill(keeper_pid(), SIGTERM), 0);
+    cr_assert_eq(kill(pid_of_keeper(), SIGTERM), 0);
     cr_assert_eq(waitpid(worker, NULL, WNOHANG), 0);
     kill_worker();
     cr_assert_eq(answer_all(), LANES * ROWS / 2);
@@ -295,7 +311,7 @@ Test(keeper, minds_neither_a_taker_that_dies_nor_nonsense)
 /* Killed as well: then there is nobody to ask, and the sockets are closed. */
 Test(keeper, that_is_killed_is_missed_by_nobody)
 {
-    pid_t keeper = keeper_pid();
+    pid_t keeper = pid_of_keeper();
 
     cr_assert_eq(kill(keeper, SIGKILL), 0);
     cr_assert_eq(waitpid(worker, NULL, WNOHANG), 0, "the worker lives on");

@@ -100,6 +100,65 @@ Test(run, ends_at_a_shorter_a_longer_an_empty_datagram_and_at_another_owner)
     pair_close(&pair);
 }
 
+/* IP_TOS as it arrives. */
+static uint8_t mark_of(int fd, uint32_t number)
+{
+    uint8_t data[4096];
+    _Alignas(struct cmsghdr) uint8_t control[128];
+    struct iovec iov = {.iov_base = data, .iov_len = sizeof data};
+    struct msghdr header = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+    struct pollfd look = {.fd = fd, .events = POLLIN};
+    uint8_t mark = 0;
+
+    cr_assert_eq(poll(&look, 1, 2000), 1, "datagram %u did not arrive", number);
+    cr_assert_eq(recvmsg(fd, &header, 0), 700);
+    cr_expect_eq(memcmp(data, payload[number], 700), 0, "datagram %u", number);
+    cr_assert(CMSG_FIRSTHDR(&header) != NULL && batch_mark(CMSG_FIRSTHDR(&header), &mark));
+    return mark;
+}
+
+Test(run, is_of_one_mark)
+{
+    static const uint8_t marks[] = {0, 0, 0xba, 0xba, 0xba, 3, 0};
+    struct pair pair;
+    struct run_result result;
+
+    pair_open(&pair);
+    cr_assert_eq(batch_ask_marks(pair.to, 4), 0);
+    for (uint32_t i = 0; i < sizeof marks; i++) {
+        struct run_datagram datagram = {.owner = &pair, .data = payload[i], .size = 700, .mark = marks[i], .family = 4};
+        runs_add(pair.runs, &datagram);
+    }
+    cr_expect_eq(pair.runs->count, 4, "not %u", pair.runs->count);
+    runs_send(pair.runs, pair.from, &result);
+    cr_expect_eq(result.datagrams, sizeof marks);
+    cr_expect_eq(result.gso_runs, 2);
+    for (uint32_t i = 0; i < sizeof marks; i++)
+        cr_expect_eq(mark_of(pair.to, i), marks[i], "datagram %u", i);
+    pair_close(&pair);
+}
+
+Test(run, that_must_go_singly_keeps_its_mark)
+{
+    struct pair pair;
+    struct run_result result;
+    int on = 1;
+
+    pair_open(&pair);
+    cr_assert_eq(batch_ask_marks(pair.to, 4), 0);
+    cr_assert_eq(setsockopt(pair.from, SOL_SOCKET, SO_NO_CHECK, &on, sizeof on), 0);
+    for (uint32_t i = 0; i < 3; i++) {
+        struct run_datagram datagram = {.owner = &pair, .data = payload[i], .size = 700, .mark = 0xba, .family = 4};
+        runs_add(pair.runs, &datagram);
+    }
+    runs_send(pair.runs, pair.from, &result);
+    cr_expect_eq(result.datagrams, 3);
+    cr_expect_eq(result.gso_runs, 0);
+    for (uint32_t i = 0; i < 3; i++)
+        cr_expect_eq(mark_of(pair.to, i), 0xba, "datagram %u", i);
+    pair_close(&pair);
+}
+
 Test(run, never_holds_more_than_a_datagram_may)
 {
     struct pair pair;

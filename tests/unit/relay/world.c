@@ -104,8 +104,8 @@ static void write_config(const struct world *world, char *text, size_t size)
                 or_else(plan->timeout, "60s"));
     fprintf(out, "services:\n");
     if (plan->wildcard)
-        fprintf(out, "  first: { listen: \"0.0.0.0:%u\", protocol: %s, pool: all%s }\n", world->port, protocol,
-                persistence);
+        fprintf(out, "  %s: { listen: \"0.0.0.0:%u\", protocol: %s, pool: all%s }\n",
+                or_else(plan->first_name, "first"), world->port, protocol, persistence);
     else
         fprintf(out, "  %s: { listen: \"127.%u.%u.1:%u\", protocol: %s, pool: all%s }\n",
                 or_else(plan->first_name, "first"), world->net[0], world->net[1], world->port, protocol, persistence);
