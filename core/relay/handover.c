@@ -188,7 +188,9 @@ static void give_some(struct transfer *transfer)
         return;
     }
     for (struct listener *listener = transfer->lane->listeners; listener != NULL; listener = listener->next)
-        listener_count_drops(listener, listener_drops(listener->watched.fd)); /* those behind the last datagram read */
+        if (listener->watched.kind == WATCHED_LISTENER)
+            listener_count_drops(listener,
+                                 listener_drops(listener->watched.fd)); /* those behind the last datagram read */
     lane_let_go(transfer->lane);
     lane_forget(transfer->lane); /* the taker has it, or is gone and the rows have it */
     transfer_done(transfer);
@@ -372,6 +374,15 @@ int relay_take(struct relay *relay, uint32_t number, int peer, void (*taken)(voi
     lane->state = LANE_TAKING;
     uv_poll_start(&transfer->poll, UV_READABLE | UV_DISCONNECT, on_message);
     if (giver_lives(transfer))
+        return 0;
+    /* It may have given all, streams too, and gone before we came to look. */
+    while ((status = take_one(transfer)) > 0)
+        ;
+    if (status == 0)
+        take_over(transfer);
+    else if (status == -EPIPE)
+        uv_timer_start(&transfer->retry, on_giver_retry, 0, HANDOVER_RETRY_MS);
+    if (status != -EAGAIN)
         return 0;
     /* It is its keeper that sends them, and the rows need not wait for that. */
     uv_update_time(relay->loop);

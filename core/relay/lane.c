@@ -129,6 +129,7 @@ int lane_prepare(struct lane *lane, struct error *error)
     }
     for (uint32_t i = 0; i < lane->row_count; i++)
         lane->incoming[i] = -1;
+    lane->free_listed = false;
     lane->watched.fd = epoll_create1(EPOLL_CLOEXEC);
     if (lane->watched.fd < 0) {
         int code = -errno;
@@ -261,7 +262,8 @@ static void row_adopt(struct lane *lane, uint32_t position)
     } else if (!tcp && lane->coming != NULL && lane->coming[position] != NULL) {
         row_refuse(lane, row, leaving ? "service removed" : "protocol changed");
     } else if ((path = tcp ? stream_adopt(lane, row, listener, &why) : path_adopt(lane, row, listener)) == NULL) {
-        row_refuse(lane, row, why);
+        if (why != NULL) /* else it has ended already */
+            row_refuse(lane, row, why);
     } else {
         path->leaving = leaving;
         relay_count(lane->relay, COUNTER_sessions_adopted, 1);

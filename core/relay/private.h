@@ -154,6 +154,7 @@ struct relay {
     struct runs runs;
     struct path *buried; /* ended paths: an event in hand may still name them */
     struct transfer *transfers;
+    int stream_limit;            /* descriptors from here on are for what a hand-over needs */
     int spare;                   /* a descriptor for refusing a connection when none is left; -1: none */
     uint8_t chunk[STREAM_CHUNK]; /* what was read of a stream, or of another relay; as long as a call */
     uint32_t handles;            /* that the loop has not let go of */
@@ -230,6 +231,7 @@ void cell_free_all(struct lane *lane);
 
 /* upstream.c */
 int upstream_open(int *out, uint16_t source_port, const struct hp_endpoint *server); /* negative errno values */
+void upstream_prefer_lasting(int fd); /* of our IPv6 addresses, a socket that is to be connected */
 bool upstream_is(int fd, uint16_t source_port, const struct hp_endpoint *server);
 struct hp_endpoint upstream_server(const struct segment *segment, const struct session_row *row);
 

@@ -207,6 +207,7 @@ static int relay_prepare(struct relay *relay, struct error *error)
     if (relay->epoll < 0)
         return error_set(error, -errno, "cannot watch sockets: %s", strerror(errno));
     relay->spare = stream_spare(relay);
+    relay->stream_limit = stream_limit();
     status = uv_poll_init(relay->loop, &relay->ready, relay->epoll);
     return status < 0 ? error_set(error, status, "cannot watch sockets: %s", uv_strerror(status)) : 0;
 }

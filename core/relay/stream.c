@@ -16,9 +16,11 @@
 #include "base/endpoint.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -160,9 +162,9 @@ static void note_traffic(struct path *path, bool to_server, uint32_t read, uint3
 
     row_add(to_server ? &path->row->bytes_to_server : &path->row->bytes_to_client, written);
     relay_count(relay, to_server ? COUNTER_bytes_to_servers : COUNTER_bytes_to_clients, written);
-    if (read == 0)
+    if (read == 0 && written == 0)
         return;
-    if (to_server)
+    if (to_server && read > 0)
         client_spoke(path);
     else
         atomic_store_explicit(&path->row->server_ms, relay->now_ms, memory_order_relaxed);
@@ -245,10 +247,27 @@ static bool is_idle(const struct path *path, uint64_t now_ms)
     return now_ms > last_ms && now_ms - last_ms >= limit_ms;
 }
 
+static uint32_t queued(const struct stream_side *side)
+{
+    int octets = 0;
+
+    (void)ioctl(side->watched.fd, SIOCOUTQ, &octets);
+    return octets > 0 ? (uint32_t)octets : 0;
+}
+
+/* Nothing is read, because a slow reader still takes what the kernel holds for it. */
+static bool is_draining(struct stream *stream)
+{
+    uint32_t before = stream->queued;
+
+    stream->queued = queued(&stream->client) + queued(&stream->server);
+    return stream->queued != 0 && stream->queued != before;
+}
+
 bool stream_sweep(struct path *path)
 {
     struct relay *relay = path->lane->relay;
-    const struct stream *stream = path->stream;
+    struct stream *stream = path->stream;
 
     if (stream->connect_ms != 0 && relay->now_ms - stream->connect_ms >= STREAM_CONNECT_MS) {
         connect_failed(path->stream);
@@ -258,7 +277,7 @@ bool stream_sweep(struct path *path)
         path_end(path, "its server is disabled");
         return false;
     }
-    if (!is_idle(path, relay->now_ms))
+    if (!is_idle(path, relay->now_ms) || is_draining(path->stream))
         return true;
     path_end(path, "idle");
     relay_count(relay, COUNTER_sessions_ended_idle, 1);

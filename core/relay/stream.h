@@ -23,6 +23,7 @@ struct stream {
     struct stream_half to_server, to_client;
     uint64_t connect_ms;   /* since when the server's side waits to be connected; 0: it is */
     uint32_t first, tried; /* server that the decision named; how many others have been looked at since */
+    uint32_t queued;       /* octets in the kernel for either side, when it was last asked whether the stream is idle */
     bool clean;            /* both sides have ended of their own will: no reset */
 };
 
@@ -36,6 +37,7 @@ struct stream_start {
 };
 
 /* stream_accept.c */
+int stream_limit(void);                      /* for relay.stream_limit */
 int stream_spare(const struct relay *relay); /* for relay.spare; -1: none */
 /* true: there may be more. */
 bool stream_accept(struct listener *listener);

@@ -17,18 +17,31 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#define RESERVE 320 /* descriptors: a pair a lane, and some */
 #define ACCEPTS 64u /* of one listener, before the others have their turn */
 
 /* Descriptors that are no file's: nothing to open where nothing may be opened. */
 int stream_spare(const struct relay *relay)
 {
     return fcntl(relay->epoll, F_DUPFD_CLOEXEC, 0);
+}
+
+/* A lane that is given, and one that is taken, need some more: a worker whose clients have taken all would lose every
+ * stream in a reload. The kernel gives the lowest number that is free. */
+int stream_limit(void)
+{
+    long limit = sysconf(_SC_OPEN_MAX);
+
+    if (limit <= 0 || limit > INT_MAX)
+        limit = INT_MAX;
+    return (int)(limit - (limit / 8 < RESERVE ? limit / 8 : RESERVE));
 }
 
 /* Where the fault is with us, no other server helps. */
@@ -49,6 +62,8 @@ static int upstream_connect(int *out, const struct hp_endpoint *server, uint16_t
         return -errno;
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+    if (server->family == 6)
+        upstream_prefer_lasting(fd);
     if (connect(fd, (const struct sockaddr *)&name, size) < 0 && errno != EINPROGRESS)
         status = -errno;
     size = sizeof name;
@@ -201,7 +216,7 @@ static void stream_new(struct stream_start *start)
 
     if (former != NULL)
         path_end(former, "its client has begun anew");
-    if (lane->free_count == 0) { /* before a record is made for nothing */
+    if (lane_is_full(lane)) { /* before a record is made for nothing */
         relay_count(relay, COUNTER_refused_sessions_full, 1);
         close(start->client);
         return;
@@ -227,6 +242,18 @@ static void connection_take(struct listener *listener, int fd, const struct hp_e
         return;
     }
     stream_new(&(struct stream_start){.flow = {listener, client, &local}, .client = fd});
+}
+
+/* accept(2) passes on what has become of a connection; anything else has taken none from the queue. */
+static bool is_the_connections(int status)
+{
+    static const int errors[] = {ECONNABORTED, EPROTO,       ENETDOWN,   ENOPROTOOPT, EHOSTDOWN,
+                                 ENONET,       EHOSTUNREACH, EOPNOTSUPP, ENETUNREACH, ETIMEDOUT};
+
+    for (size_t i = 0; i < sizeof errors / sizeof errors[0]; i++)
+        if (status == -errors[i])
+            return true;
+    return false;
 }
 
 static int accept_one(const struct listener *listener, struct hp_endpoint *client)
@@ -268,16 +295,17 @@ bool stream_accept(struct listener *listener)
     for (uint32_t i = 0; i < ACCEPTS; i++) {
         int fd = accept_one(listener, &client);
 
-        if (fd >= 0)
+        if (fd >= relay->stream_limit) {
+            close(fd);
+            relay_count(relay, COUNTER_refused_no_descriptor, 1);
+        } else if (fd >= 0)
             connection_take(listener, fd, &client);
         else if (fd == -EAGAIN)
             return false;
-        else if (is_ours(fd) || fd == -EINVAL || fd == -EBADF) {
-            if (refuse_one(relay, listener))
-                continue;
+        else if (!is_the_connections(fd) && !refuse_one(relay, listener)) {
             relay_unwatch(listener->lane->watched.fd, &listener->watched);
             return false;
-        } /* else the connection's own fault: accept(2) passes on what waits on it */
+        }
     }
     return true;
 }

@@ -193,6 +193,7 @@ struct path *stream_adopt(struct lane *lane, struct session_row *row, struct lis
     if (stream_watch(stream) == 0)
         return path;
     path_end(path, *why);
+    *why = NULL;
     return NULL;
 }
 

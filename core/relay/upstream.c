@@ -26,10 +26,16 @@ struct hp_endpoint upstream_server(const struct segment *segment, const struct s
     return server;
 }
 
+void upstream_prefer_lasting(int fd)
+{
+    int lasting = IPV6_PREFER_SRC_PUBLIC; /* a temporary address (RFC 8981) would change under a tunnel */
+
+    (void)setsockopt(fd, IPPROTO_IPV6, IPV6_ADDR_PREFERENCES, &lasting, sizeof lasting);
+}
+
 static int options_set(int fd, uint32_t family)
 {
     int on = 1, discover = IP_PMTUDISC_DONT, discover6 = IPV6_PMTUDISC_DONT, buffer = UPSTREAM_BUFFER;
-    int lasting = IPV6_PREFER_SRC_PUBLIC; /* a temporary address (RFC 8981) would change under a tunnel */
 
     if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0 || batch_ask_marks(fd, family) < 0)
         return -errno;
@@ -39,7 +45,7 @@ static int options_set(int fd, uint32_t family)
         return 0;
     }
     (void)setsockopt(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, &discover6, sizeof discover6);
-    (void)setsockopt(fd, IPPROTO_IPV6, IPV6_ADDR_PREFERENCES, &lasting, sizeof lasting);
+    upstream_prefer_lasting(fd);
     return setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on) < 0 ? -errno : 0;
 }
 
