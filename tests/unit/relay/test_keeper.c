@@ -126,21 +126,6 @@ static pid_t pid_of_keeper(void)
     return pid;
 }
 
-/* The kernel vouches for it: what the message says does not matter. */
-Test(keeper, says_once_to_its_master_which_process_it_is)
-{
-    struct pollfd item = {.fd = channel[0], .events = POLLIN};
-    pid_t pid;
-    int pidfd;
-
-    cr_assert_eq(poll(&item, 1, 5000), 1);
-    pidfd = keeper_process(channel[0], worker, &pid);
-    cr_expect_eq(pid, pid_of_keeper());
-    cr_expect_geq(pidfd, 0);
-    cr_expect_eq(keeper_process(channel[0], worker, &pid), -1);
-    close(pidfd);
-}
-
 static void kill_worker(void)
 {
     cr_assert_eq(kill(worker, SIGKILL), 0);
@@ -218,6 +203,25 @@ static void take_and_expect_answers(uint32_t lane)
         if (there)
             expect_answer(sockets[row], lane * ROWS + row);
     }
+}
+
+/* The kernel vouches for it: what the message says does not matter. */
+Test(keeper, says_once_to_its_master_which_process_it_is)
+{
+    struct pollfd item = {.fd = channel[0], .events = POLLIN};
+    pid_t pid, none;
+    int pidfd;
+
+    cr_assert_eq(poll(&item, 1, 5000), 1);
+    pidfd = keeper_process(channel[0], worker, &pid);
+    cr_expect_eq(pid, pid_of_keeper());
+    cr_expect_geq(pidfd, 0);
+    cr_expect_eq(keeper_process(channel[0], worker, &none), -1);
+    close(pidfd);
+    kill_worker();
+    close(channel[0]);
+    channel[0] = -1;
+    expect_end(pid);
 }
 
 Test(keeper, has_what_servers_send_while_nobody_is_there)
