@@ -244,8 +244,8 @@ def test_a_worker_that_serves_nobody_yet_goes_with_its_master(site):
         daemon.process.kill()
         daemon.process.wait(5)
         site.others.append(daemon)
+        wait_for(lambda last=daemon: not last.alive(), 10, "the end of all: until then they have the listening sockets")
     start_again(site)
-    wait_for(lambda: not [one for one in site.others if one.alive()], 10, "the end of all")
     assert connected(site, 2)
 
 
