@@ -109,6 +109,13 @@ def reload(field):
     return (time.monotonic() - begin) * 1000
 
 
+def is_of_a_file_that_is_gone(pid):
+    try:
+        return os.readlink(f"/proc/{pid}/exe").endswith("(deleted)")
+    except FileNotFoundError:  # it has just ended
+        return False
+
+
 def quiet_children(field):
     """When the last of the old processes has gone."""
     status = field.daemon.cli("status")
@@ -235,7 +242,7 @@ def run(context):
         growth(claims, first, last)
         replace(binary(), field.command[0])
         claims.figure("a new binary: the reload takes ms", round(reload(field)))
-        wait_for(lambda: all(not os.readlink(f"/proc/{pid}/exe").endswith("(deleted)") for pid in field.children()), 10,
+        wait_for(lambda: not any(is_of_a_file_that_is_gone(pid) for pid in field.children()), 10,
                  "processes of the new binary alone")
         quiet_children(field)
         that_fail(claims, field, changes)
