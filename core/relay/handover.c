@@ -376,6 +376,7 @@ int relay_take(struct relay *relay, uint32_t number, int peer, void (*taken)(voi
     if (giver_lives(transfer))
         return 0;
     /* It may have given all, streams too, and gone before we came to look. */
+    relay_wake(relay);
     while ((status = take_one(transfer)) > 0)
         ;
     if (status == 0)

@@ -123,7 +123,8 @@ static bool await_death(const struct keeper *self)
     struct pollfd items[2] = {{.fd = self->pidfd, .events = POLLIN}, {.fd = self->channel, .events = 0}};
     struct socket_message here = {.kind = SOCKET_MESSAGE_DONE};
 
-    (void)socket_message_send(self->channel, &here, NULL, 0); /* for keeper_pid; fails when the master is dead alone */
+    (void)socket_message_send(self->channel, &here, NULL,
+                              0); /* for keeper_process; fails when the master is dead alone */
     (void)prctl(PR_SET_NAME, "homeport-keeper");
     while (poll(items, 2, -1) <= 0)
         ;

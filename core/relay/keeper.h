@@ -25,7 +25,7 @@ void keeper_note(struct keeper *keeper, const struct session_row *row, int fd);
  */
 void keeper_note_epoll(struct keeper *keeper, uint32_t lane, int fd);
 
-/* [master] Our end of the channel of a keeper that is still to be made: makes keeper_pid possible. */
+/* [master] Our end of the channel of a keeper that is still to be made: makes keeper_process possible. */
 void keeper_channel(int keeper);
 /* [master] The keeper, as the kernel knows it: its pid and, returned, a pidfd of it, the caller's. -1: it has not begun
  * yet, or who has spoken is the worker itself. */

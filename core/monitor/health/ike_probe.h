@@ -5,7 +5,6 @@
 #define MONITOR_HEALTH_IKE_PROBE_H
 
 #include "monitor/health/probe.h"
-#include <uv.h>
 
 struct ike_probe;
 

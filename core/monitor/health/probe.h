@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What all probes of a server's port have in common: whom they ask, and what they find out. */
+/* What all probes of a server's port have in common: whom they ask, what they find out, and how what the loop watches
+ * for them begins and ends. Monitor only. */
 #ifndef MONITOR_HEALTH_PROBE_H
 #define MONITOR_HEALTH_PROBE_H
 
 #include "base/endpoint.h"
+#include <uv.h>
 
 enum probe_result {
     PROBE_ANSWERED, /* the server is there */
@@ -22,5 +24,24 @@ struct probe_events {
     /* why: a phrase for people, valid during the call; "" for answered and silent. */
     void (*result)(void *arg, enum probe_result result, const char *why);
 };
+
+struct probe { /* first member of each kind, which is one piece of malloc's memory */
+    struct probe_target target;
+    struct probe_events events;
+    uv_loop_t *loop;
+    uv_timer_t timer; /* the time-out of the probe under way */
+    uv_poll_t *poll;  /* of fd; NULL: no socket is watched */
+    int fd;
+    void (*closed)(void *arg);
+    void *closed_arg;
+};
+
+void probe_init(struct probe *probe, uv_loop_t *loop, const struct probe_target *target,
+                const struct probe_events *events);
+/* Watches fd; poll.data is the probe. 0 or an errno value: then there is no watcher. */
+int probe_watch(struct probe *probe, int events, uv_poll_cb on_poll);
+void probe_close_socket(struct probe *probe); /* no event comes after this; without one it does nothing */
+/* Frees it when the loop has let go of it, then calls closed. No result comes after this. */
+void probe_close(struct probe *probe, void (*closed)(void *arg), void *arg);
 
 #endif

@@ -11,82 +11,41 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 struct tcp_probe {
-    struct probe_target target;
-    struct probe_events events;
-    uv_loop_t *loop;
-    uv_timer_t timer; /* the time-out of the probe under way */
-    uv_poll_t *poll;  /* NULL: none is under way */
-    int fd;
-    void (*closed)(void *arg);
-    void *closed_arg;
+    struct probe base; /* its socket: of the probe under way */
 };
 
 struct tcp_probe *tcp_probe_open(uv_loop_t *loop, const struct probe_target *target, const struct probe_events *events)
 {
     struct tcp_probe *self = calloc(1, sizeof *self);
 
-    if (self == NULL)
-        return NULL;
-    self->target = *target;
-    self->events = *events;
-    self->loop = loop;
-    self->fd = -1;
-    uv_timer_init(loop, &self->timer);
-    self->timer.data = self;
+    if (self != NULL)
+        probe_init(&self->base, loop, target, events);
     return self;
-}
-
-static void on_poll_closed(uv_handle_t *handle)
-{
-    free(handle);
-}
-
-/* The watcher is let go of before its descriptor is closed. */
-static void close_socket(struct tcp_probe *self)
-{
-    if (self->poll != NULL)
-        uv_close((uv_handle_t *)self->poll, on_poll_closed);
-    self->poll = NULL;
-    if (self->fd >= 0)
-        close(self->fd);
-    self->fd = -1;
-}
-
-static void on_timer_closed(uv_handle_t *handle)
-{
-    struct tcp_probe *self = handle->data;
-
-    self->closed(self->closed_arg);
-    free(self);
 }
 
 void tcp_probe_close(struct tcp_probe *probe, void (*closed)(void *arg), void *arg)
 {
-    probe->closed = closed;
-    probe->closed_arg = arg;
-    close_socket(probe);
-    uv_close((uv_handle_t *)&probe->timer, on_timer_closed);
+    probe_close(&probe->base, closed, arg);
 }
 
-static void finish(struct tcp_probe *self, enum probe_result result, const char *why)
+static void finish(struct probe *probe, enum probe_result result, const char *why)
 {
-    close_socket(self);
-    uv_timer_stop(&self->timer);
-    self->events.result(self->events.arg, result, why);
+    probe_close_socket(probe);
+    uv_timer_stop(&probe->timer);
+    probe->events.result(probe->events.arg, result, why);
 }
 
-static void finish_by(struct tcp_probe *self, int code)
+static void finish_by(struct probe *probe, int code)
 {
     switch (code) {
     case 0:
-        finish(self, PROBE_ANSWERED, "");
+        finish(probe, PROBE_ANSWERED, "");
         break;
     case ECONNREFUSED:
     case ECONNRESET:
-        finish(self, PROBE_REFUSED, "connection refused");
+        finish(probe, PROBE_REFUSED, "connection refused");
         break;
     case EHOSTUNREACH:
     case ENETUNREACH:
@@ -96,24 +55,24 @@ static void finish_by(struct tcp_probe *self, int code)
     case ETIMEDOUT:
     case EACCES: /* administratively prohibited */
     case EPERM:
-        finish(self, PROBE_FAILED, strerror(code));
+        finish(probe, PROBE_FAILED, strerror(code));
         break;
     default:
-        finish(self, PROBE_UNSENT, strerror(code));
+        finish(probe, PROBE_UNSENT, strerror(code));
     }
 }
 
 static void on_poll(uv_poll_t *poll, int status, int events)
 {
-    struct tcp_probe *self = poll->data;
+    struct probe *probe = poll->data;
     int code = 0;
     socklen_t size = sizeof code;
 
     (void)status; /* libuv's word for an error that waits on the socket */
     (void)events;
-    if (getsockopt(self->fd, SOL_SOCKET, SO_ERROR, &code, &size) < 0)
+    if (getsockopt(probe->fd, SOL_SOCKET, SO_ERROR, &code, &size) < 0)
         code = errno;
-    finish_by(self, code);
+    finish_by(probe, code);
 }
 
 static void on_timeout(uv_timer_t *timer)
@@ -122,43 +81,31 @@ static void on_timeout(uv_timer_t *timer)
 }
 
 /* 0 or an errno value. */
-static int begin(struct tcp_probe *self)
+static int begin(struct probe *probe)
 {
     struct sockaddr_storage server, source;
-    socklen_t size = endpoint_to_sockaddr(&self->target.server, &server), source_size;
-    int code;
+    socklen_t size = endpoint_to_sockaddr(&probe->target.server, &server), source_size;
 
-    self->fd = socket(server.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (self->fd < 0)
+    probe->fd = socket(server.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (probe->fd < 0)
         return errno;
-    source_size = self->target.source.family != 0 ? endpoint_to_sockaddr(&self->target.source, &source) : 0;
-    if (source_size > 0 && bind(self->fd, (const struct sockaddr *)&source, source_size) < 0)
+    source_size = probe->target.source.family != 0 ? endpoint_to_sockaddr(&probe->target.source, &source) : 0;
+    if (source_size > 0 && bind(probe->fd, (const struct sockaddr *)&source, source_size) < 0)
         return errno;
-    if (connect(self->fd, (const struct sockaddr *)&server, size) < 0 && errno != EINPROGRESS)
+    if (connect(probe->fd, (const struct sockaddr *)&server, size) < 0 && errno != EINPROGRESS)
         return errno;
-    self->poll = calloc(1, sizeof *self->poll);
-    if (self->poll == NULL)
-        return ENOMEM;
-    code = -uv_poll_init(self->loop, self->poll, self->fd);
-    if (code != 0) {
-        free(self->poll);
-        self->poll = NULL;
-        return code;
-    }
-    self->poll->data = self;
-    uv_poll_start(self->poll, UV_WRITABLE, on_poll);
-    return 0;
+    return probe_watch(probe, UV_WRITABLE, on_poll);
 }
 
 void tcp_probe_send(struct tcp_probe *probe, uint64_t timeout_ms)
 {
     int code;
 
-    close_socket(probe);
-    uv_timer_stop(&probe->timer);
-    code = begin(probe);
+    probe_close_socket(&probe->base);
+    uv_timer_stop(&probe->base.timer);
+    code = begin(&probe->base);
     if (code != 0)
-        finish_by(probe, code);
+        finish_by(&probe->base, code);
     else
-        uv_timer_start(&probe->timer, on_timeout, timeout_ms, 0);
+        uv_timer_start(&probe->base.timer, on_timeout, timeout_ms, 0);
 }

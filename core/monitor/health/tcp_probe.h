@@ -4,7 +4,6 @@
 #define MONITOR_HEALTH_TCP_PROBE_H
 
 #include "monitor/health/probe.h"
-#include <uv.h>
 
 struct tcp_probe;
 
