@@ -441,29 +441,42 @@ def test_without_descriptors_clients_are_reset_at_once_and_nothing_spins(site):
         assert named(one) in site.names
 
 
-def test_each_connection_in_a_reload_is_served(site):
-    site.start_tcp(GROUP)
+@contextlib.contextmanager
+def connecting_for_ever(site, numbers, talk):
+    """Clients of these numbers connect, talk and go meanwhile, again and again. What they have had so far: how many
+    were served, and who was not."""
     stop, failed, served = threading.Event(), [], [0]
 
-    def connect_for_ever(number):
+    def connect(number):
         while not stop.is_set():
             try:
                 with site.stream(number) as one:
-                    named(one)
-                    one.sendall(b"hello")
-                    assert exactly(one, 5) == b"hello"
+                    talk(one)
                     served[0] += 1
             except (OSError, AssertionError) as error:
                 failed.append(f"client {number}: {error!r}")
 
-    threads = [run(connect_for_ever, number) for number in range(8)]
-    for _ in range(5):
-        site.daemon.reload()
-        so_far = served[0]
-        wait_for(lambda: served[0] > so_far + 50 or failed, what="connections behind the reload")
-    stop.set()
-    for one in threads:
-        one.join(SECONDS)
+    threads = [run(connect, number) for number in numbers]
+    try:
+        yield served, failed
+    finally:
+        stop.set()
+        for one in threads:
+            one.join(SECONDS)
+
+
+def test_each_connection_in_a_reload_is_served(site):
+    site.start_tcp(GROUP)
+    def talk(one):
+        named(one)
+        one.sendall(b"hello")
+        assert exactly(one, 5) == b"hello"
+
+    with connecting_for_ever(site, range(8), talk) as (served, failed):
+        for _ in range(5):
+            site.daemon.reload()
+            so_far = served[0]
+            wait_for(lambda: served[0] > so_far + 50 or failed, what="connections behind the reload")
     assert failed == [] and served[0] > 250
 
 
@@ -473,25 +486,11 @@ def test_a_listener_that_gives_way_to_a_wildcard_loses_nobody(make_tcp_site):
     site.start_tcp(GROUP)
     early = site.stream(0)
     named(early)
-    stop, failed, served = threading.Event(), [], [0]
-
-    def connect_for_ever(number):
-        while not stop.is_set():
-            try:
-                with site.stream(number) as one:
-                    named(one)
-                    served[0] += 1
-            except (OSError, AssertionError) as error:
-                failed.append(f"client {number}: {error!r}")
-
-    threads = [run(connect_for_ever, number) for number in range(1, 5)]
-    for listen in (f"0.0.0.0:{site.tcp_port}", site.target_text, f"0.0.0.0:{site.tcp_port}"):
-        site.reload_tcp(GROUP, sstp={"listen": listen})
-        so_far = served[0]
-        wait_for(lambda: served[0] > so_far + 20 or failed, what="connections behind the reload")
-    stop.set()
-    for one in threads:
-        one.join(SECONDS)
+    with connecting_for_ever(site, range(1, 5), named) as (served, failed):
+        for listen in (f"0.0.0.0:{site.tcp_port}", site.target_text, f"0.0.0.0:{site.tcp_port}"):
+            site.reload_tcp(GROUP, sstp={"listen": listen})
+            so_far = served[0]
+            wait_for(lambda: served[0] > so_far + 20 or failed, what="connections behind the reload")
     early.sendall(b"hello")
     assert exactly(early, 5) == b"hello"
     assert failed == []
