@@ -2,7 +2,8 @@
 /* Why a process died, and who is to blame (I4). When the next one starts: respawn.c.
  * Inside a plugin (the breadcrumb says so, or the watchdog killed it there): the log names plugin and operation; the
  * second time within QUARANTINE_MS its profile is quarantined until the next reload; the worker is back at once.
- * In our own code: back at once, from the third death within QUARANTINE_MS with a growing pause.
+ * In our own code: back at once, from the third death in a row, none QUARANTINE_MS apart, with a growing pause.
+ * A spare worker, wherever it died: from the second in a row with longer ones, for its death has cost nobody anything.
  * Before it was ready, in a start or reload: that fails, and says why; nobody else is blamed.
  *
  * A hostile worker may write any process's slot: what stands there blames workers alone, and is never asked for what
@@ -17,16 +18,24 @@
 
 #define QUARANTINE_MS 10000u
 #define PAUSE_MS 100u
+/* Nobody waits for a spare worker: the next one is likely to meet what kept this one away. */
+#define SPARE_PAUSE_MS 5000u
+#define SPARE_PAUSE_LIMIT_MS 60000u
 #define WATCH_MS 1000u
 /* A look or a tick later than this says nothing about others: we were stopped, and so were they, in a machine that was
  * paused. */
 #define WATCH_LATE_MS 1500u
 
+static bool is_spare(const struct child *child)
+{
+    return child->role == PROCESS_WORKER && child->number == SPARE;
+}
+
 static uint32_t place(const struct child *child) /* in pauses and deaths */
 {
     if (child->role == PROCESS_MONITOR)
         return child->generation->plan->workers;
-    return child->number == SPARE ? child->generation->plan->workers + 1 : child->number;
+    return is_spare(child) ? child->generation->plan->workers + 1 : child->number;
 }
 
 static void profile_name(const struct master *self, const struct child *child, char name[SEGMENT_NAME])
@@ -83,17 +92,25 @@ static void blame_plugin(struct master *self, const struct child *child, uint64_
     profile->last_death_ms = now_ms;
 }
 
+static uint64_t doubled(uint64_t pause_ms, uint32_t times, uint64_t limit_ms)
+{
+    for (; times > 0 && pause_ms < limit_ms; times--)
+        pause_ms *= 2;
+    return pause_ms < limit_ms ? pause_ms : limit_ms;
+}
+
 static void blame_ourselves(const struct child *child, uint64_t now_ms)
 {
     struct deaths *deaths = &child->generation->deaths[place(child)];
+    uint64_t *pause_ends_ms = &child->generation->pauses[place(child)];
+    uint64_t since_ms = deaths->last_ms > *pause_ends_ms ? deaths->last_ms : *pause_ends_ms;
 
-    deaths->in_a_row = now_ms - deaths->last_ms < QUARANTINE_MS ? deaths->in_a_row + 1 : 1;
+    deaths->in_a_row = now_ms < since_ms + QUARANTINE_MS ? deaths->in_a_row + 1 : 1;
     deaths->last_ms = now_ms;
-    if (deaths->in_a_row >= 3) {
-        uint64_t pause = (uint64_t)PAUSE_MS << (deaths->in_a_row - 3 > 6 ? 6 : deaths->in_a_row - 3);
-
-        child->generation->pauses[place(child)] = now_ms + (pause > PAUSE_LIMIT_MS ? PAUSE_LIMIT_MS : pause);
-    }
+    if (is_spare(child) && deaths->in_a_row >= 2)
+        *pause_ends_ms = now_ms + doubled(SPARE_PAUSE_MS, deaths->in_a_row - 2, SPARE_PAUSE_LIMIT_MS);
+    else if (deaths->in_a_row >= 3)
+        *pause_ends_ms = now_ms + doubled(PAUSE_MS, deaths->in_a_row - 3, PAUSE_LIMIT_MS);
 }
 
 /* One that was not to die. A successor that is being prepared answers to its start or reload alone: what the plugin
@@ -110,7 +127,7 @@ static void death_judge(struct master *self, struct child *child, bool inside, s
         return;
     }
     log_write(&self->log, LOG_ERROR, "%s %s", child_name(child, name), how->what);
-    if (inside && child->number != SPARE) /* what serves is healthy */
+    if (inside && !is_spare(child)) /* what serves is healthy */
         blame_plugin(self, child, now_ms);
     else
         blame_ourselves(child, now_ms);

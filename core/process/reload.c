@@ -344,8 +344,11 @@ void reload_child_failed(struct master *self, struct child *child, struct error 
     error_under(why, "%s cannot start", child_name(child, name));
     if (child->generation == self->next && self->next != NULL)
         fail(self, why);
-    else if (child->state == CHILD_STARTING)
+    else if (child->state == CHILD_STARTING) {
+        if (child->number == SPARE)
+            error_next(why, "nobody stands by, and a worker that dies now is likely to meet the same: mend that first");
         log_failure(&self->log, LOG_ERROR, why);
+    }
 }
 
 void reload_put_off(struct master *self, uint64_t by_ms)

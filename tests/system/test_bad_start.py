@@ -517,6 +517,8 @@ def test_no_reload_that_fails_leaves_processes_or_descriptors_behind(site):
         assert site.daemon.cli("reload", json=False, status=None).returncode == 1
     wait_for(lambda: site.daemon.children() == children, what="the end of the successors")
     wait_for(lambda: len(os.listdir(f"/proc/{master}/fd")) <= descriptors, what="flat descriptors")
+    wait_for(lambda: "a worker that dies now is likely to meet the same" in site.daemon.log(), what="the warning")
+    assert site.daemon.log().count("spare worker cannot start") <= 3, "whom nobody waits for fills no log"
     assert site.daemon.cli("status")["quarantined"] == [], "the running plugin is not to blame for another file"
     assert client.informational()
     build(site)
