@@ -366,37 +366,6 @@ void children_calm(struct master *self, uint64_t now_ms)
     }
 }
 
-struct search {
-    uv_pid_t pid;
-    bool found;
-};
-
-static void compare_pid(uv_handle_t *handle, void *arg)
-{
-    struct search *search = arg;
-
-    if (handle->type == UV_PROCESS && uv_process_get_pid((uv_process_t *)handle) == search->pid)
-        search->found = true;
-}
-
-/* As process 1 of a container the master inherits what plugins have left behind, and nobody else takes them out of the
- * process table: libuv waits for what it has started, by pid. That it does later in this turn of the loop; whoever
- * stands behind one of those is reaped at the next tick. */
-void children_reap_strangers(struct master *self)
-{
-    siginfo_t ended = {0};
-
-    while (waitid(P_ALL, 0, &ended, WEXITED | WNOHANG | WNOWAIT) == 0 && ended.si_pid != 0) {
-        struct search search = {.pid = ended.si_pid};
-
-        uv_walk(self->loop, compare_pid, &search);
-        if (search.found)
-            return;
-        waitpid(ended.si_pid, NULL, WNOHANG);
-        ended.si_pid = 0;
-    }
-}
-
 void child_say(struct child *child, enum message_kind kind)
 {
     struct message message = {.kind = kind};

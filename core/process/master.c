@@ -47,6 +47,7 @@ void master_stop(struct master *self, int status)
         self->stopping = true;
         self->stop_deadline_ms = clock_now_ms() + STOP_LIMIT_MS;
         notify_say(&self->notify, &self->log, "STOPPING=1", NULL);
+        reaping_begin(self);
         reload_abandon(self);
         for (struct child *child = self->children; child != NULL; child = child->next)
             child_stop(child);
@@ -74,8 +75,7 @@ static void on_tick(uv_timer_t *timer)
     struct master *self = timer->data;
     uint64_t now_ms = clock_now_ms();
 
-    if (getpid() == 1)
-        children_reap_strangers(self);
+    reaping_tick(self);
     notify_tick(&self->notify, &self->log, now_ms);
     if (self->segment == NULL)
         return;

@@ -122,7 +122,9 @@ struct master {
     uv_timer_t tick;            /* every TICK_MS: loop time, deadlines, respawns */
     uint64_t watch_ms, tick_ms; /* the last ones */
     uint64_t taken_ms;          /* when a lane was taken last */
-    bool stopping, announced;   /* announced: it has said that it is ready */
+    bool reaping_waits;         /* SIGCHLD is blocked */
+    uint64_t reaping_due_ms;
+    bool stopping, announced; /* announced: it has said that it is ready */
     uint64_t stop_deadline_ms;
     int status; /* exit status */
     int nice;   /* as we were started; NICE_NO_STEP: we may not go below it */
@@ -179,8 +181,11 @@ void child_hurry(struct child *child); /* until it has caught up */
 void child_hurry_keeper(const struct child *child);
 int child_equip(struct child *child, struct error *error); /* with its listeners; otherwise it is killed */
 void children_calm(struct master *self, uint64_t now_ms);  /* those whose time it is */
-void children_reap_strangers(struct master *self);
 const char *child_name(const struct child *child, char text[32]);
+
+/* reaping.c */
+void reaping_begin(struct master *self); /* at once, until nobody waits for the end of processes any more */
+void reaping_tick(struct master *self);
 
 /* succession.c */
 void lanes_advance(struct master *self); /* whatever can be done now for each lane; idempotent */

@@ -274,6 +274,7 @@ static void begin(struct master *self, const int *waiters, uint32_t count)
         reload->waiters[reload->waiter_count] = waiters[reload->waiter_count];
     reload->source = -1;
     self->reload = reload;
+    reaping_begin(self);
     if (self->running != NULL)
         notify_reloading(&self->notify, &self->log);
     if (source_read(&reload->source, self->path, &error) < 0 ||

@@ -119,6 +119,21 @@ def test_a_spare_worker_that_dies_or_hangs_costs_nobody_anything(site):
     assert client.informational()
 
 
+def test_the_dead_are_taken_out_of_the_process_table_when_their_places_are_filled(site):
+    site.start(GROUP, "aovpn")
+    client, master = connected(site, 1)[0], site.daemon.process.pid
+    dead = lambda: [pid for pid, fields, _ in processes() if int(fields[1]) == master and fields[0] == "Z"]
+    for _ in range(2):
+        await_spare(site)
+        kill_workers(site)
+        site.daemon.kill(site.daemon.monitor())
+        site.daemon.kill(master, signal.SIGCONT)
+        assert client.informational()
+        wait_for(lambda: not dead(), 10, "the end of the zombies")
+        site.daemon.reload()
+        wait_for(lambda: not dead(), 10, "the end of those that a reload has replaced")
+
+
 def test_what_servers_send_while_no_worker_lives_waits_for_the_next(site):
     site.start(GROUP, "aovpn")
     clients = connected(site, 6)

@@ -122,10 +122,22 @@ def quiet_children(field):
     wait_for(lambda: len(field.children()) == status["workers"] + 1, 10, "the end of the old workers")
 
 
+def steady_descriptors(pid):
+    """Of the master, who learns of a new keeper at its next tick."""
+    seen = [descriptors(pid)]
+
+    def is_steady():
+        time.sleep(0.5)
+        seen.append(descriptors(pid))
+        return seen[-1] == seen[-2]
+    wait_for(is_steady, 10, "an end of the changes in the master's descriptors")
+    return seen[-1]
+
+
 def measure(field):
     quiet_children(field)
     wait_for(field.spare, 10, "a spare worker")
-    return descriptors(field.daemon.process.pid), pss(field.pids())
+    return steady_descriptors(field.daemon.process.pid), pss(field.pids())
 
 
 def in_time(claims, field, changes, number, spacing):
