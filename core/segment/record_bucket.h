@@ -31,6 +31,19 @@ static inline uint64_t record_value_make(uint64_t generation, uint32_t server, b
            (proven ? RECORD_PROVEN_BIT : 0) | (now_s & RECORD_TIME_MASK);
 }
 
+/* A record's source: the low bits of the generation for which it was chosen, and which one. */
+#define RECORD_SOURCE_BITS 6u
+#define RECORD_SOURCE_WORD(generation, source) ((uint16_t)((generation) << RECORD_SOURCE_BITS | (source)))
+_Static_assert(SEGMENT_SOURCES == 1u << RECORD_SOURCE_BITS, "a record must be able to name every source");
+
+/* Of a bucket that nobody else has. */
+static inline void record_source_init(struct record_bucket *bucket, uint32_t slot, uint32_t source)
+{
+    uint64_t value = atomic_load_explicit(&bucket->slots[slot].value, memory_order_relaxed);
+
+    atomic_init(&bucket->sources[slot], RECORD_SOURCE_WORD(RECORD_GENERATION(value), source));
+}
+
 static inline bool record_is_dead(uint64_t value)
 {
     return RECORD_SERVER(value) == RECORD_DEAD;
