@@ -275,7 +275,7 @@ def test_an_address_that_goes_and_comes_again():
     ('["127.0.0.5:500"]', "own addresses, each without a port"),
     ("[0.0.0.0]", "own addresses, each without a port"),
     ('["fd00::1"]', "none of these source addresses is IPv4"),
-    ("[here]", "is no address"),
+    ("[here]", "is not an address"),
     ("natt", "did you mean `nat`?"),
     ("{ a: b }", "nat, or a list of own addresses"),
 ])
