@@ -1,16 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Which own address the client of a record comes from. It stands beside the bucket's head, with the low bits of the
- * generation of the decision that it was chosen for: a record that is made, moved or put back has none until its first
- * session is begun. Chosen by one CAS: of two workers that begin the client's first two flows at once one loses, and
- * takes what the other has chosen.
+/* Which own address the client of a record comes from. It stands beside the bucket's head, with a mark of the decision
+ * that it was chosen for: a record that is made, moved or put back has none until its first session is begun. Chosen by
+ * one CAS: of two workers that begin the client's first two flows at once one loses, and takes what the other has
+ * chosen.
  *
  * The word is read before the record's value: the word of a later decision is stored after that decision was made, so
  * who has seen it sees the later value as well, and is told false. Who has not, and comes late, has a CAS that fails.
  */
 #include "segment/record_bucket.h"
 #include "segment/source.h"
-
-#define GENERATION_OF(watch) ((watch) >> 12)
 
 bool record_source(const struct segment *segment, uint32_t record, uint64_t watch, struct record_source *seen)
 {
@@ -19,7 +17,7 @@ bool record_source(const struct segment *segment, uint32_t record, uint64_t watc
 
     seen->word = word;
     seen->source = word % SEGMENT_SOURCES;
-    seen->chosen = word == RECORD_SOURCE_WORD(GENERATION_OF(watch), seen->source);
+    seen->chosen = word == record_source_word(watch, seen->source);
     return RECORD_DECISION(record_value(segment, record)) == watch;
 }
 
@@ -30,7 +28,7 @@ bool record_source_choose(struct segment *segment, uint32_t record, uint64_t wat
     uint16_t word = seen->word;
 
     return atomic_compare_exchange_strong_explicit(&bucket->sources[record % RECORD_SLOTS], &word,
-                                                   RECORD_SOURCE_WORD(GENERATION_OF(watch), source % SEGMENT_SOURCES),
+                                                   record_source_word(watch, source % SEGMENT_SOURCES),
                                                    memory_order_acq_rel, memory_order_relaxed);
 }
 
