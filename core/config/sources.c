@@ -129,13 +129,27 @@ uint32_t config_sources(const struct config *config, struct hp_endpoint distinct
     return count;
 }
 
+static void warn_about_probes(struct reader *reader, const struct config_pool *pool, const struct hp_endpoint *distinct,
+                              uint32_t count)
+{
+    for (uint32_t i = 0; i < count && pool->health.source.family != 0; i++)
+        if (endpoint_same_address(&distinct[i], &pool->health.source))
+            diagnostics_add(
+                reader->diagnostics, SEVERITY_WARNING, pool->health.source_at,
+                "this is a source address of clients as well: a server that is silent to it will seem down; "
+                "probe from another one");
+}
+
 void check_sources(struct reader *reader)
 {
     const struct config *config = reader->config;
     struct hp_endpoint distinct[SEGMENT_SOURCES];
+    uint32_t count = config_sources(config, distinct);
 
-    for (uint32_t i = 0; i < config->pool_count; i++)
+    for (uint32_t i = 0; i < config->pool_count; i++) {
         check_families(reader, &config->pools[i].source, &config->pools[i]);
+        warn_about_probes(reader, &config->pools[i], distinct, count);
+    }
     for (uint32_t i = 0; i < config->service_count; i++) {
         const struct config_service *service = &config->services[i];
 
@@ -145,7 +159,7 @@ void check_sources(struct reader *reader)
         if (service->ike && service->profile >= 0)
             check_profile(reader, i);
     }
-    if (config_sources(config, distinct) == SEGMENT_SOURCES)
+    if (count == SEGMENT_SOURCES)
         diagnostics_add(reader->diagnostics, SEVERITY_ERROR, (struct position){0, 0},
                         "more than %u source addresses in all pools and services", SEGMENT_SOURCES - 1);
 }

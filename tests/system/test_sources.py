@@ -136,6 +136,53 @@ def test_flows_without_persistence_and_with_a_full_table_keep_to_one_address_for
     assert len({source_of(site, client) for client in clients}) > 1
 
 
+def test_both_flows_that_begin_at_once_in_different_workers_come_from_one_address(site):
+    start(site, ours(site, 4))
+    clients = [site.client() for _ in range(60)]
+    for client in clients:
+        client.send_init()
+        client.keepalive()
+    wait_for(lambda: len(site.daemon.cli("sessions")["sessions"]) == 120, what="both flows of each")
+    found, lanes = {}, set()
+    for row in site.daemon.cli("sessions")["sessions"]:
+        found.setdefault(row["client"].rsplit(":", 1)[0], []).append((row["source_address"], row["lane"] % 2))
+    for pair in found.values():
+        assert len({address for address, _ in pair}) == 1
+        lanes.add(pair[0][1] == pair[1][1])
+    assert lanes == {True, False}, "some had flows in both workers"
+
+
+def test_clients_behind_one_nat_that_are_known_by_their_spi_keep_theirs_each(site):
+    site.start({"home": {"plugin": "ike_spi"}}, "home", pools={"all": {**IKE, "source": ours(site, 4)}})
+    clients = connected(site, 12, number=0)
+    homes = [source_of(site, client) for client in clients]
+    assert len(set(homes)) == 4
+    for client, home in zip(clients, homes):
+        client.renew()  # a new IKE_SA by the same flows
+        assert client.connect() and client.esp() and source_of(site, client) == home
+        client.move_natt()
+        assert client.informational() and source_of(site, client) == home
+
+
+def test_a_record_that_its_session_puts_back_keeps_the_address(site):
+    start(site, ours(site, 4), affinity={"capacity": 8}, sessions={"idle_unproven": "60s"})
+    client = site.client()
+    assert client.init()
+    home = source_of(site, client)
+
+    def is_there():
+        return any(one["client"] == client.address for one in site.daemon.cli("affinity")["records"])
+
+    for _ in range(400):
+        if not is_there():
+            break
+        assert site.client().init()
+    assert not is_there(), "the record was never evicted"
+    client.send_init()
+    wait_for(is_there, what="the record")
+    assert client.auth() and source_of(site, client) == home
+
+
 def test_tcp_comes_from_the_same_address_as_its_clients_datagrams(site):
     addresses = ours(site, 4)
     with contextlib.closing(socket.create_server((site.addresses["vpn1"], 0))) as server:
