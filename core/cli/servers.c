@@ -11,7 +11,9 @@ static const struct usage usage = {
     .operands = "",
     .text = "Lists the servers: state by configuration, health by probe with since when and why, clients\n"
             "and sessions, weight and pools. A server that has left the file drains, and is listed until\n"
-            "its last session has ended.",
+            "its last session has ended. Where the configuration lists source addresses: the clients that\n"
+            "each server sees from each of them, how many of those are not proven yet, and whether new\n"
+            "ones go there.",
     .example = "homeport servers",
     .options = ARGUMENT_CONFIG | ARGUMENT_STATE | ARGUMENT_JSON,
 };
@@ -73,6 +75,59 @@ static void add_server(struct table *table, const json_t *server)
     table_cell(table, "%s", probes[0] != '\0' ? probes : "not probed");
 }
 
+static void add_sources(struct table *table, const json_t *server)
+{
+    const json_t *source;
+    size_t i;
+
+    json_array_foreach(json_object_get(server, "sources"), i, source)
+    {
+        const json_t *refuses = json_object_get(source, "refuses");
+        char left[32];
+
+        table_cell(table, "%s", answer_text(server, "name"));
+        table_cell(table, "%s",
+                   json_is_string(json_object_get(source, "address")) ? answer_text(source, "address") : "our own");
+        table_cell(table, "%d", (int)answer_number(source, "clients"));
+        table_cell(table, "%d", (int)answer_number(source, "unproven"));
+        if (!json_is_true(json_object_get(source, "here")))
+            table_cell(table, "no: not an address of this machine");
+        else if (json_is_object(refuses))
+            table_cell(table, "not for %s: %s", duration_text((uint64_t)answer_number(refuses, "left_ms"), left),
+                       answer_text(refuses, "reason"));
+        else
+            table_cell(table, "yes");
+    }
+}
+
+/* Nothing to say of addresses where nobody has listed any. */
+static bool lists_sources(const json_t *servers)
+{
+    const json_t *server, *source;
+    size_t i, j;
+
+    json_array_foreach(servers, i, server)
+        json_array_foreach(json_object_get(server, "sources"), j,
+                           source) if (json_is_string(json_object_get(source, "address"))) return true;
+    return false;
+}
+
+static void print_sources(const json_t *servers)
+{
+    static const char *const heads[] = {"SERVER", "OWN ADDRESS", "CLIENTS", "NOT PROVEN", "TAKES NEW CLIENTS"};
+    struct table *table;
+    const json_t *server;
+    size_t i;
+
+    if (!lists_sources(servers))
+        return;
+    table = table_open(heads, sizeof heads / sizeof heads[0]);
+    json_array_foreach(servers, i, server) add_sources(table, server);
+    putchar('\n');
+    table_print(table);
+    table_close(table);
+}
+
 int cli_servers(int argc, char **argv)
 {
     static const char *const heads[] = {"SERVER",   "ADDRESS", "STATE", "HEALTH", "CLIENTS",
@@ -92,6 +147,7 @@ int cli_servers(int argc, char **argv)
     json_array_foreach(json_object_get(answer, "servers"), i, server) add_server(table, server);
     table_print(table);
     table_close(table);
+    print_sources(json_object_get(answer, "servers"));
     json_array_foreach(json_object_get(answer, "notes"), i, note) puts(json_string_value(note));
     json_decref(answer);
     return 0;

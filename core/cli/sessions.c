@@ -10,9 +10,10 @@
 static const struct usage usage = {
     .verb = "sessions",
     .operands = "[CLIENT]",
-    .text = "Lists the live flows: client, service, server, our own port towards the server, age, time\n"
-            "since the last datagram, octets both ways, and whether the client is proven (its server has\n"
-            "sent it something encrypted). With CLIENT, an address, those of one client.",
+    .text = "Lists the live flows: client, service, server, our own port towards the server (behind our\n"
+            "own address where the configuration lists some), age, time since the last datagram, octets\n"
+            "both ways, and whether the client is proven (its server has sent it something encrypted).\n"
+            "With CLIENT, an address, those of one client.",
     .example = "homeport sessions 198.51.100.7",
     .options = ARGUMENT_CONFIG | ARGUMENT_STATE | ARGUMENT_JSON,
     .most = 1,
@@ -59,7 +60,11 @@ static void add_session(struct table *table, const json_t *session)
     table_cell(table, "%s", answer_text(session, "client"));
     table_cell(table, "%s", answer_text(session, "service"));
     table_cell(table, "%s:%u", answer_text(session, "server"), (unsigned)answer_number(session, "server_port"));
-    table_cell(table, "%u", (unsigned)answer_number(session, "source_port"));
+    if (json_is_string(json_object_get(session, "source_address")))
+        table_cell(table, "%s %u", answer_text(session, "source_address"),
+                   (unsigned)answer_number(session, "source_port"));
+    else
+        table_cell(table, "%u", (unsigned)answer_number(session, "source_port"));
     table_cell(table, "%s", duration_text((uint64_t)answer_number(session, "age_ms"), text));
     table_cell(table, "%s", duration_text((uint64_t)answer_number(session, "idle_ms"), text));
     table_cell(table, "%s", amount_text((uint64_t)answer_number(session, "bytes_to_server"), text));

@@ -234,21 +234,37 @@ static void check_health_source(struct reader *reader, const struct config_pool 
     }
 }
 
-/* `nat` is the only source here; once there are more, only pools that use it are meant. */
+/* A server of the pool sees all clients come from one address. */
+static bool sees_one_address(const struct config *config, const struct config_pool *pool,
+                             const struct config_source *source)
+{
+    if (source->kind == SOURCE_NAT)
+        return true;
+    for (uint32_t i = 0; i < pool->server_count; i++)
+        if (source_family_count(source, config->servers[pool->servers[i]].address.family) == 1)
+            return true;
+    return false;
+}
+
 static void warn_about_nat(struct reader *reader, uint32_t index)
 {
     const struct config *config = reader->config;
 
     for (uint32_t i = 0; i < config->service_count; i++) {
+        const struct config_source *source;
+
         if (config->services[i].pool != index || !config->services[i].ike)
             continue;
+        source = config_source_of(config, &config->services[i]);
+        if (!sees_one_address(config, &config->pools[index], source))
+            continue;
         diagnostics_add(reader->diagnostics, SEVERITY_WARNING, config->pools[index].at,
-                        "the servers of pool `%s` see all clients come from one address (source: nat). Windows RRAS "
+                        "the servers of pool `%s` see all clients come from one address (source: %s). Windows RRAS "
                         "stops answering at about ten tunnels from one address: raise its registry value "
                         "IkeNumEstablishedForInitialQuery. strongSwan asks for cookies from three half-open IKE_SAs "
-                        "per address and drops from five: raise cookie_threshold_ip and block_threshold. (A list of "
-                        "source addresses, or source: transparent, will spare you this; neither is in this version.)",
-                        config->pools[index].name);
+                        "per address and drops from five: raise cookie_threshold_ip and block_threshold. Or list more "
+                        "addresses of this machine: source: [ADDRESS, ADDRESS]",
+                        config->pools[index].name, source->kind == SOURCE_NAT ? "nat" : "a list of one address");
         return;
     }
 }
@@ -321,5 +337,6 @@ void check_config(struct reader *reader)
         warn_about_nat(reader, i);
         warn_about_disabled(reader, i);
     }
+    check_sources(reader);
     check_port_count(reader);
 }

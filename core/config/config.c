@@ -107,12 +107,19 @@ static void free_options(struct config_option *options, uint32_t count)
     free(options);
 }
 
+static void free_source(struct config_source *source)
+{
+    free(source->addresses);
+    free(source->addresses_at);
+}
+
 static void free_services(struct config *config)
 {
     for (uint32_t i = 0; i < config->service_count; i++) {
         free(config->services[i].name);
         free(config->services[i].listen);
         free(config->services[i].listen_at);
+        free_source(&config->services[i].source);
         free_options(config->services[i].options, config->services[i].option_count);
     }
     free(config->services);
@@ -137,6 +144,7 @@ void config_free(struct config *config)
     for (uint32_t i = 0; i < config->pool_count; i++) {
         free(config->pools[i].name);
         free(config->pools[i].servers);
+        free_source(&config->pools[i].source);
     }
     for (uint32_t i = 0; i < config->server_count; i++)
         free(config->servers[i].name);

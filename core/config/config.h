@@ -47,6 +47,14 @@ struct config_health {
     struct hp_endpoint source; /* family 0: the system's choice */
     struct position source_at;
 };
+enum config_source_kind { SOURCE_UNSET, SOURCE_NAT, SOURCE_LIST };
+struct config_source {             /* where clients come from, as the servers see it */
+    enum config_source_kind kind;  /* a service: unset is its pool's */
+    struct hp_endpoint *addresses; /* of a list, port 0 */
+    struct position *addresses_at;
+    uint32_t count; /* 0 unless a list */
+    struct position at;
+};
 struct config_pool {
     char *name;
     struct position at;
@@ -56,6 +64,7 @@ struct config_pool {
     uint16_t port; /* towards the servers; 0: each service keeps its own */
     struct config_health health;
     enum config_all_down all_down;
+    struct config_source source; /* never unset */
 };
 struct config_profile {
     char *name, *plugin; /* plugin: a name looked up on plugin_path, or a path to a .so (has a '/') */
@@ -79,6 +88,7 @@ struct config_service {
     uint64_t idle_ms;     /* sessions.idle unless written here */
     uint32_t max_clients; /* 0: no limit */
     bool health_group;    /* false: health: { group: no } */
+    struct config_source source;
     /* derived */
     bool ike;                /* an IKE service: UDP, and check ike or port 500 or 4500 */
     uint16_t port;           /* of its first listen address */
@@ -113,6 +123,11 @@ struct config {
  * diagnostics in one go. 0: *out is the model (warnings may be there); -EINVAL: errors were reported; -ENOMEM. */
 int config_read(struct config **out, const char *path, const char *text, size_t size, struct diagnostics *diagnostics);
 void config_free(struct config *config); /* NULL is fine */
+/* The service's own, else its pool's. */
+const struct config_source *config_source_of(const struct config *config, const struct config_service *service);
+
+/* All own addresses of its lists, each once; SEGMENT_SOURCES: more than there may be. */
+uint32_t config_sources(const struct config *config, struct hp_endpoint distinct[SEGMENT_SOURCES]);
 
 /* What depends on this machine: warnings of own addresses that are not here and of source ports that the kernel gives
  * to others, an error where a service that listens everywhere has a server on this machine (it would feed itself) and

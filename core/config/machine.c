@@ -215,6 +215,22 @@ static bool check_zone(const struct hp_endpoint *endpoint, struct position at, s
     return false;
 }
 
+/* One that comes later, as keepalived's does, is taken as soon as it is here: no error. */
+static void check_source(const struct ifaddrs *interfaces, const struct config_source *source,
+                         struct diagnostics *diagnostics)
+{
+    char text[ENDPOINT_TEXT];
+
+    for (uint32_t i = 0; i < source->count; i++)
+        if (check_zone(&source->addresses[i], source->addresses_at[i], diagnostics) &&
+            !is_here(interfaces, &source->addresses[i]))
+            diagnostics_add(diagnostics, SEVERITY_WARNING, source->addresses_at[i],
+                            "%s is not an address of this machine now: no client leaves from it until it is (ip "
+                            "address add %s/%u dev INTERFACE)",
+                            endpoint_format(&source->addresses[i], text), text,
+                            source->addresses[i].family == 4 ? 32 : 128);
+}
+
 static void check_address(const struct ifaddrs *interfaces, const struct hp_endpoint *endpoint, struct position at,
                           struct diagnostics *diagnostics)
 {
@@ -262,6 +278,10 @@ static void check_addresses(const struct config *config, struct diagnostics *dia
     for (uint32_t i = 0; i < config->pool_count; i++)
         if (config->pools[i].health.source.family != 0)
             check_address(interfaces, &config->pools[i].health.source, config->pools[i].health.source_at, diagnostics);
+    for (uint32_t i = 0; i < config->pool_count; i++)
+        check_source(interfaces, &config->pools[i].source, diagnostics);
+    for (uint32_t i = 0; i < config->service_count; i++)
+        check_source(interfaces, &config->services[i].source, diagnostics);
     freeifaddrs(interfaces);
     for (uint32_t i = 0; i < config->server_count; i++)
         (void)check_zone(&config->servers[i].address, config->servers[i].at, diagnostics);

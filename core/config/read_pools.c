@@ -110,16 +110,23 @@ static void read_health(struct reader *reader, const struct key *key, const stru
 void read_source(struct reader *reader, const struct key *key, const struct node *node, void *member)
 {
     static const char *const names[] = {"nat", "transparent"};
+    struct config_source *source = member;
     const char *closest;
 
-    (void)member;
-    if (node->kind == NODE_LIST || (node->kind == NODE_TEXT && strcmp(node->text, "transparent") == 0)) {
-        reader_not_in_this_version(reader, node, node->kind == NODE_LIST ? "source: a list" : "source: transparent");
-    } else if (reader_wants(reader, node, NODE_TEXT, "nat") && strcmp(node->text, "nat") != 0) {
+    source->at = node->at;
+    if (node->kind == NODE_LIST) {
+        source->kind = SOURCE_LIST;
+        read_source_list(reader, node, source);
+    } else if (node->kind == NODE_TEXT && strcmp(node->text, "transparent") == 0) {
+        reader_not_in_this_version(reader, node, "source: transparent");
+    } else if (reader_wants(reader, node, NODE_TEXT, "nat, or a list of own addresses")) {
+        source->kind = SOURCE_NAT;
+        if (strcmp(node->text, "nat") == 0)
+            return;
         closest = config_closest(node->text, names, 2);
         reader_error(reader, node, "`%s` cannot be `%.64s`; %s%s%s", key->name, node->text,
-                     closest != NULL ? "did you mean `" : "in this version it is nat", closest != NULL ? closest : "",
-                     closest != NULL ? "`?" : "");
+                     closest != NULL ? "did you mean `" : "it is nat, or a list of own addresses: [ADDRESS, ...]",
+                     closest != NULL ? closest : "", closest != NULL ? "`?" : "");
     }
 }
 
@@ -137,7 +144,7 @@ void read_pools(struct reader *reader, const struct key *key, const struct node 
         {"min_active", .harmless = "1"},
         {.name = "slow_start"},
         {.name = "drain"},
-        {"source", .read = read_source},
+        {"source", .read = read_source, .offset = offsetof(struct config_pool, source)},
         {.name = NULL},
     };
     struct config *config = reader->config;
@@ -156,6 +163,7 @@ void read_pools(struct reader *reader, const struct key *key, const struct node 
         pool->at = entry->key_at;
         pool->health =
             (struct config_health){.interval_ms = 5000, .timeout_ms = HEALTH_TIMEOUT_MS, .rise = 2, .fall = 3};
+        pool->source.kind = SOURCE_NAT;
         reader_mapping(reader, entry, keys, pool);
     }
 }

@@ -68,13 +68,16 @@ void read_servers(struct reader *reader, const struct key *key, const struct nod
 void read_pools(struct reader *reader, const struct key *key, const struct node *node, void *member);
 void read_profiles(struct reader *reader, const struct key *key, const struct node *node, void *member);
 void read_services(struct reader *reader, const struct key *key, const struct node *node, void *member);
-/* `source` of a pool or a service: this version knows `nat` alone, so there is no member. */
+/* `source` of a pool or a service, into a struct config_source. */
 void read_source(struct reader *reader, const struct key *key, const struct node *node, void *member);
+void read_source_list(struct reader *reader, const struct node *node, struct config_source *source);
 /* Options as written, from the entries of mapping but the one named except (NULL: all). */
 uint32_t read_options(struct reader *reader, const struct node *mapping, const char *except,
                       struct config_option **out);
 
 /* What concerns more than one thing; fills the derived members before. */
 void check_config(struct reader *reader);
+void check_sources(struct reader *reader);
+uint32_t source_family_count(const struct config_source *source, uint32_t family); /* addresses of a list */
 
 #endif

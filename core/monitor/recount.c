@@ -13,6 +13,7 @@
  *        a round takes longer than a second      -> the next one begins at the tick after its end
  *        nonsense in the segment                 -> every index is checked before use */
 #include "monitor/recount.h"
+#include "monitor/sources.h"
 
 #include "base/clock.h"
 #include "base/endpoint.h"
@@ -44,6 +45,7 @@ struct recount {
     uint8_t *seen; /* bit (service position, record): the record was counted for the service; this round */
     size_t seen_size;
     struct recount_totals totals, totals_last;
+    struct sources *sources;
     struct recount_search *searches;
     int open_handles;
     void (*closed)(void *arg);
@@ -65,7 +67,8 @@ int recount_open(struct recount **out, const struct monitor_context *context, st
     self->watchers = calloc(self->record_count + 1u, sizeof *self->watchers);
     self->watchers_last = calloc(self->record_count + 1u, sizeof *self->watchers_last);
     self->seen = calloc(self->seen_size + 1, 1);
-    if (self->watchers == NULL || self->watchers_last == NULL || self->seen == NULL) {
+    if (self->watchers == NULL || self->watchers_last == NULL || self->seen == NULL ||
+        sources_open(&self->sources, context, error) < 0) {
         free(self->watchers);
         free(self->watchers_last);
         free(self->seen);
@@ -89,6 +92,7 @@ static void on_close(uv_handle_t *handle)
     if (--self->open_handles > 0)
         return;
     self->closed(self->closed_arg);
+    sources_close(self->sources);
     free(self->watchers);
     free(self->watchers_last);
     free(self->seen);
@@ -143,7 +147,7 @@ static void count_row(struct recount *self, const struct session_row *row)
     const struct topology *topology = self->context.topology;
     uint32_t service = service_position(topology, row->service);
     uint32_t record = atomic_load_explicit(&row->record, memory_order_relaxed);
-    uint64_t watch = atomic_load_explicit(&row->watch, memory_order_relaxed);
+    uint64_t watch = atomic_load_explicit(&row->watch, memory_order_relaxed), value;
     struct load nowhere = {0, 0}, *server_load = &nowhere, *service_load = &nowhere;
 
     self->totals.sessions++;
@@ -156,10 +160,16 @@ static void count_row(struct recount *self, const struct session_row *row)
     if (record == SEGMENT_NO_INDEX) {
         server_load->clients++;
         service_load->clients++;
+        sources_count(self->sources, row, true,
+                      (atomic_load_explicit(&row->flags, memory_order_relaxed) & SESSION_PROVEN) != 0);
         return;
     }
-    if (record >= self->record_count || RECORD_DECISION(record_value(self->context.segment, record)) != watch)
+    value = record < self->record_count ? record_value(self->context.segment, record) : 0;
+    if (record >= self->record_count || RECORD_DECISION(value) != watch) {
+        sources_count(self->sources, row, false, false);
         return;
+    }
+    sources_count(self->sources, row, self->watchers[record] == 0, RECORD_PROVEN(value));
     if (self->watchers[record] == 0)
         server_load->clients++;
     if (self->watchers[record] < UINT16_MAX)
@@ -208,6 +218,7 @@ static void walk_records(struct recount *self)
         if (!record_read(segment, self->record, &view))
             continue;
         self->totals.records++;
+        sources_count_record(self->sources, view.ref.index, view.ref.value);
         if (!search_record(self, &view, watched) && (watched || !record_expired(segment, &view.ref, now_s)))
             continue;
         if (record_delete(segment, &view.ref))
@@ -228,6 +239,7 @@ static void publish(struct recount *self)
         atomic_store_explicit(&segment->services[i].clients, self->services[i].clients, memory_order_relaxed);
         atomic_store_explicit(&segment->services[i].sessions, self->services[i].sessions, memory_order_relaxed);
     }
+    sources_publish(self->sources);
     atomic_fetch_add_explicit(&segment->header->recount, 1, memory_order_release);
     self->totals_last = self->totals;
     self->watchers_last = self->watchers;
@@ -303,6 +315,7 @@ static void begin_round(struct recount *self)
     memset(self->watchers, 0, self->record_count * sizeof *self->watchers);
     memset(self->seen, 0, self->seen_size);
     memset(&self->totals, 0, sizeof self->totals);
+    sources_begin(self->sources);
     self->row = 0;
     self->record = 0;
     self->in_round = true;

@@ -117,6 +117,7 @@ static int32_t settle(const struct claiming *self, int32_t server, enum decision
     call->record = ref != NULL ? ref->index : SEGMENT_NO_INDEX;
     call->watch = ref != NULL ? RECORD_DECISION(ref->value) : 0;
     call->flags = ref != NULL && has_flag(self, HP_CLAIM_NEW_FLOWS) ? SESSION_NEW_FLOWS : 0;
+    call->heard = false;
     return server;
 }
 
@@ -219,7 +220,9 @@ static int32_t claim_honour(const struct claiming *self, struct record_ref *ref,
     record_set_timeout(self->decider->segment, ref, record_seconds(self->claim->ttl_ms));
     if (!heard)
         count_client(self, (int32_t)RECORD_SERVER(ref->value));
-    return settle(self, (int32_t)RECORD_SERVER(ref->value), DECISION_RECORD, ref);
+    settle(self, (int32_t)RECORD_SERVER(ref->value), DECISION_RECORD, ref);
+    self->call->heard = heard;
+    return self->call->claimed_server;
 }
 
 static int32_t claim_over_limit(const struct claiming *self, struct record_ref *ref)

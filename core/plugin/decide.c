@@ -192,6 +192,7 @@ static void decide_server(struct decider *decider, const struct call *call, int3
         out->record = call->record;
         out->watch = call->watch;
         out->flags = call->flags;
+        out->heard = call->heard;
         return;
     }
     if (service_refuses(decider, call))

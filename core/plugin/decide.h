@@ -51,6 +51,7 @@ struct decision {
     uint32_t record; /* index to watch; SEGMENT_NO_INDEX: none */
     uint64_t watch;  /* RECORD_DECISION of it */
     uint32_t flags;  /* SESSION_NEW_FLOWS */
+    bool heard;      /* it was there, and was used within the service's idle time: a session may live */
 };
 void decide(struct decider *decider, const struct decision_request *request, struct decision *out);
 

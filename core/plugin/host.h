@@ -43,6 +43,7 @@ struct call {
     uint32_t record;
     uint64_t watch;
     uint32_t flags;
+    bool heard;
     /* what get() answered last: a plugin that keeps its own records may serve a draining server's client */
     int32_t got_server;
 };

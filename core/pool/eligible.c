@@ -13,7 +13,8 @@
  *   disabled           elsewhere   moves                   moves                      decided anew; IKE: dropped
  *                                                                                     but for IKE_SA_INIT
  *   taken out of pool  elsewhere   as drain                as drain                   pass
- *   never in the pool  elsewhere   record stays            the same                   pass */
+ *   never in the pool  elsewhere   record stays            the same                   pass
+ *   refuses clients    elsewhere   honoured                honoured                   pass */
 #include "pool/scheduler.h"
 
 #include <string.h>
@@ -85,6 +86,12 @@ static bool counts_as_up(const struct topology *topology, const struct topology_
     return topology_is_up(topology, member) || serves_all_down(topology, service);
 }
 
+/* The servers that are up are silent to new IKE_SAs, all of them: it may be our counting that is broken. */
+static bool serves_all_refuse(const struct topology *topology, const struct topology_service *service)
+{
+    return service->pool->all_down == ALL_DOWN_SERVE && topology_all_refuse(topology, service);
+}
+
 bool topology_is_full(struct topology *topology, const struct member *member)
 {
     return member->max_clients != 0 && server_clients(topology, member->slot) >= member->max_clients;
@@ -104,19 +111,20 @@ bool topology_service_full(struct topology *topology, const struct topology_serv
 bool topology_takes_new(struct topology *topology, const struct topology_service *service, const struct member *member)
 {
     return is_enabled(word_of(topology, member->slot)) && counts_as_up(topology, service, member) &&
-           !topology_is_full(topology, member);
+           !topology_is_full(topology, member) &&
+           (!topology_refuses(topology, service, member->slot) || serves_all_refuse(topology, service));
 }
 
 void candidates_collect(struct topology *topology, const struct topology_service *service, struct candidates *out)
 {
-    bool all_up = serves_all_down(topology, service);
+    bool all_up = serves_all_down(topology, service), all_take = serves_all_refuse(topology, service);
 
     out->count = 0;
     for (uint32_t i = 0; i < service->member_count; i++) {
         const struct member *member = &service->members[i];
 
         if (is_enabled(word_of(topology, member->slot)) && (all_up || topology_is_up(topology, member)) &&
-            !topology_is_full(topology, member))
+            !topology_is_full(topology, member) && (all_take || !topology_refuses(topology, service, member->slot)))
             out->positions[out->count++] = (uint16_t)i;
     }
 }

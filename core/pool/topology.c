@@ -5,9 +5,11 @@
  *        no memory                               -> -ENOMEM; what was made is freed */
 #include "pool/topology.h"
 
+#include "base/endpoint.h"
 #include "base/error.h"
 #include "base/hash.h"
 #include "pool/scheduler.h"
+#include "segment/source.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -43,6 +45,25 @@ static int members_open(struct topology_service *service, const struct topology 
     return 0;
 }
 
+static int sources_open(struct topology_service *service, const struct topology *topology, struct error *error)
+{
+    const struct config_source *source = config_source_of(topology->config, service->config);
+
+    service->sources = calloc(source->count + 1u, sizeof *service->sources);
+    if (service->sources == NULL)
+        return error_set(error, -ENOMEM, "no memory for the source addresses of service %s", service->config->name);
+    service->source_count = source->count > 0 ? source->count : 1;
+    for (uint32_t i = 0; i < source->count; i++) {
+        uint32_t slot = source_find(topology->segment, &source->addresses[i]);
+        char text[ENDPOINT_TEXT];
+
+        if (slot == SOURCE_ROUTE)
+            return no_slot(error, "source address", endpoint_format(&source->addresses[i], text));
+        service->sources[i] = (uint8_t)slot;
+    }
+    return 0;
+}
+
 /* Services of one pool share its scheduler: a maglev table is 128 KiB. */
 static struct scheduler *scheduler_of(const struct topology *topology, const struct topology_service *service)
 {
@@ -68,6 +89,9 @@ static int service_open(struct topology *topology, uint32_t position, struct err
     if (service->pool_slot == SEGMENT_NO_INDEX)
         return no_slot(error, "pool", service->pool->name);
     status = members_open(service, topology, error);
+    if (status < 0)
+        return status;
+    status = sources_open(service, topology, error);
     if (status < 0)
         return status;
     service->scheduler = scheduler_of(topology, service);
@@ -182,8 +206,10 @@ void topology_close(struct topology *topology)
     for (uint32_t i = topology->service_count; i-- > 0;)
         if (owns_scheduler(topology, i))
             scheduler_close(topology->services[i].scheduler);
-    for (uint32_t i = 0; topology->services != NULL && i < topology->config->service_count; i++)
+    for (uint32_t i = 0; topology->services != NULL && i < topology->config->service_count; i++) {
         free(topology->services[i].members);
+        free(topology->services[i].sources);
+    }
     free(topology->services);
     free(topology->added_servers);
     free(topology->added_services);

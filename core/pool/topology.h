@@ -28,6 +28,8 @@ struct topology_service {
     struct member *members;
     uint32_t member_count;
     struct scheduler *scheduler;
+    uint8_t *sources; /* own addresses towards the servers, positions in the segment's; nat: the route's choice alone */
+    uint32_t source_count;
 };
 
 struct topology {
@@ -57,7 +59,8 @@ bool topology_all_down(const struct topology *topology, const struct topology_se
 /* Server's limit reached (max_clients, counted as topology_count_client counts). */
 bool topology_is_full(struct topology *topology, const struct member *member);
 bool topology_service_full(struct topology *topology, const struct topology_service *service);
-/* Enabled, up (or all down and all_down serve), not full: may be picked for a new key. */
+/* Enabled, up (or all down and all_down serve), does not refuse new clients (likewise), not full: may be picked for a
+ * new key. */
 bool topology_takes_new(struct topology *topology, const struct topology_service *service, const struct member *member);
 
 /* May the server of a record serve this flow? The state table of config.md, first three columns. */
@@ -84,6 +87,26 @@ enum topology_answer topology_ask(struct topology *topology, const struct topolo
 enum topology_pass { TOPOLOGY_PASS, TOPOLOGY_DECIDE_ANEW, TOPOLOGY_DROP };
 enum topology_pass topology_datagram(const struct topology *topology, const struct topology_service *service,
                                      const struct member *member, bool new_sa);
+
+/* Which own address a client reaches its server from: the one that stands in its record, once it was chosen there; for
+ * a new client the one with the fewest clients not yet proven at that server, of those that it does not refuse. Without
+ * a record all flows of a client's address come from one, by a hash. */
+struct topology_source_question {
+    uint32_t server; /* slot */
+    uint32_t record; /* SEGMENT_NO_INDEX: none */
+    uint64_t watch;  /* RECORD_DECISION of it */
+    bool heard;      /* the record was used within the idle time: a session may live that comes from its source */
+    int32_t prefer;  /* of the session that goes on; -1: none */
+    const struct hp_endpoint *client;
+};
+/* SEGMENT_NO_INDEX: none of them is on this machine. */
+uint32_t topology_source(struct topology *topology, const struct topology_service *service,
+                         const struct topology_source_question *question);
+/* No new client may go to the server: it refuses new IKE_SAs from each of the service's sources that is here, or none
+ * is here. */
+bool topology_refuses(const struct topology *topology, const struct topology_service *service, uint32_t slot);
+/* Every server of the service that is enabled and up refuses: with all_down serve, as if none did. */
+bool topology_all_refuse(const struct topology *topology, const struct topology_service *service);
 
 /* The pool's scheduler. hash: of the key (maglev); any number where there is none. A server slot, or -1: none may be
  * picked. topology_maglev ignores the pool's own scheduler (table full). */

@@ -2,6 +2,7 @@
 #include "process/master.h"
 
 #include "base/hash.h"
+#include "segment/source.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -123,6 +124,28 @@ static void free_unnamed(struct master *self, const struct generation *generatio
         free_probes(self, &generation->plan->servers[i]);
 }
 
+/* A slot of neither this configuration nor the running one is given away when the table is full, if no session and no
+ * record names it. */
+static int assign_sources(struct master *self, const struct plan *plan, struct error *error)
+{
+    const struct plan *running = self->running != NULL ? self->running->plan : NULL;
+    struct hp_endpoint kept[2 * SEGMENT_SOURCES];
+    size_t count = plan->source_count;
+
+    memcpy(kept, plan->sources, plan->source_count * sizeof *kept);
+    if (running != NULL) {
+        memcpy(kept + count, running->sources, running->source_count * sizeof *kept);
+        count += running->source_count;
+    }
+    for (uint32_t i = 0; i < plan->source_count; i++)
+        if (source_assign(self->segment, &plan->sources[i], kept, count) == SEGMENT_NO_INDEX)
+            return error_set(error, -ENOSPC,
+                             "no slot left for a source address: %u are taken, some by addresses that have left the "
+                             "file but still have clients",
+                             SEGMENT_SOURCES - 1);
+    return 0;
+}
+
 static int assign_names(struct master *self, const struct plan *plan, struct error *error)
 {
     for (uint32_t i = 0; i < plan->server_count; i++) {
@@ -139,7 +162,7 @@ static int assign_names(struct master *self, const struct plan *plan, struct err
     for (uint32_t i = 0; i < plan->profile_count; i++)
         if (profile_assign(self->segment, plan->profiles[i].name) == SEGMENT_NO_INDEX)
             return error_set(error, -ENOSPC, "no slot left for profile %s", plan->profiles[i].name);
-    return 0;
+    return assign_sources(self, plan, error);
 }
 
 int generation_assign(struct master *self, const struct generation *generation, struct error *error)

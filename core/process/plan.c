@@ -96,6 +96,9 @@ int plan_fill(struct plan *plan, const struct config *config, struct error *erro
     for (uint32_t i = 0; i < config->service_count; i++)
         copy_name(plan->services[i].name, config->services[i].name);
     plan->service_count = config->service_count;
+    plan->source_count = config_sources(config, plan->sources);
+    if (plan->source_count == SEGMENT_SOURCES)
+        return error_set(error, -E2BIG, "more than %u source addresses", SEGMENT_SOURCES - 1);
     status = fill_servers(plan, config, error);
     return status < 0 ? status : fill_listeners(plan, config, error);
 }
@@ -140,7 +143,8 @@ bool plan_valid(const struct plan *plan)
     if (plan->magic != PLAN_MAGIC || plan->workers == 0 || plan->workers > SEGMENT_LANES / 2 ||
         plan->log_level > LOG_DEBUG || plan->log_format > LOG_JSON || plan->records == 0 || plan->sessions == 0 ||
         plan->state[0] == '\0' || memchr(plan->state, '\0', sizeof plan->state) == NULL ||
-        plan->server_count > SEGMENT_SERVERS || plan->listener_count > PLAN_LISTENERS)
+        plan->server_count > SEGMENT_SERVERS || plan->listener_count > PLAN_LISTENERS ||
+        plan->source_count >= SEGMENT_SOURCES)
         return false;
     if (!names_end(plan->pools, plan->pool_count, SEGMENT_POOLS) ||
         !names_end(plan->profiles, plan->profile_count, SEGMENT_PROFILES) ||
@@ -153,6 +157,9 @@ bool plan_valid(const struct plan *plan)
     for (uint32_t i = 0; i < plan->listener_count; i++)
         if (!name_ends(plan->listeners[i].service) || !family_known(&plan->listeners[i].address) ||
             (plan->listeners[i].protocol != IPPROTO_UDP && plan->listeners[i].protocol != IPPROTO_TCP))
+            return false;
+    for (uint32_t i = 0; i < plan->source_count; i++)
+        if (!family_known(&plan->sources[i]))
             return false;
     return true;
 }

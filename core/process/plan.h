@@ -40,6 +40,8 @@ struct plan {
     struct plan_server servers[SEGMENT_SERVERS];
     struct plan_name pools[SEGMENT_POOLS], profiles[SEGMENT_PROFILES], services[SEGMENT_SERVICES];
     struct plan_listener listeners[PLAN_LISTENERS];
+    struct hp_endpoint sources[SEGMENT_SOURCES]; /* own addresses of source lists */
+    uint32_t source_count;
     char doing[160]; /* "plugin NAME of profile PROFILE": what the child was at, should it die there */
 };
 

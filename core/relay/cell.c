@@ -5,9 +5,13 @@
  * Free ports form a queue, longest free first: what a server still sends to an ended session does not reach a
  * stranger soon. The queue is private, and is made again from the lane's rows: ports of live rows are not in it, ports
  * of ended ones come last, in the order of their last use.
- * Queues belong to addresses, not to server slots: a server that was renamed still hears from its old sessions. */
+ * Queues belong to addresses, not to server slots: a server that was renamed still hears from its old sessions. And to
+ * sources: the same port serves once for each of them. The route may choose an address that is in a list as well, so
+ * where sessions of both kinds live a port is looked up among the rows: two sockets with the same ends would hear each
+ * other's replies. */
 #include "base/endpoint.h"
 #include "relay/private.h"
+#include "segment/source.h"
 
 #include <stdlib.h>
 
@@ -52,7 +56,7 @@ static bool port_position(const struct lane *lane, uint16_t port, uint32_t *posi
     return true;
 }
 
-static void uses_read(const struct lane *lane, const struct hp_endpoint *server, struct port_use *uses)
+static void uses_read(const struct lane *lane, const struct hp_endpoint *server, uint32_t source, struct port_use *uses)
 {
     const struct server_slot *servers = lane->relay->segment->servers;
 
@@ -65,14 +69,15 @@ static void uses_read(const struct lane *lane, const struct hp_endpoint *server,
             continue;
         if (lane->paths[i] != NULL)
             used = &lane->paths[i]->server;
-        if (!endpoint_same_address(used, server) || !port_position(lane, row->source_port, &position))
+        if (row->source != source || !endpoint_same_address(used, server) ||
+            !port_position(lane, row->source_port, &position))
             continue;
         if (last_ms > uses[position].last_ms)
             uses[position].last_ms = last_ms;
     }
 }
 
-static struct cells *cells_make(struct lane *lane, const struct hp_endpoint *server)
+static struct cells *cells_make(struct lane *lane, const struct hp_endpoint *server, uint32_t source)
 {
     uint32_t count = port_count(lane), lanes = lane->relay->segment->lane_count, first = port_first(lane);
     struct cells *cells = malloc(sizeof *cells + count * sizeof cells->ports[0]);
@@ -85,9 +90,9 @@ static struct cells *cells_make(struct lane *lane, const struct hp_endpoint *ser
     }
     for (uint32_t i = 0; i < count; i++)
         uses[i].port = (uint16_t)(first + i * lanes);
-    uses_read(lane, server, uses);
+    uses_read(lane, server, source, uses);
     qsort(uses, count, sizeof *uses, port_use_compare);
-    *cells = (struct cells){.next = lane->cells, .server = *server, .capacity = count};
+    *cells = (struct cells){.next = lane->cells, .server = *server, .source = source, .capacity = count};
     while (cells->count < count && uses[cells->count].last_ms != PORT_TAKEN) {
         cells->ports[cells->count] = uses[cells->count].port;
         cells->count++;
@@ -97,32 +102,56 @@ static struct cells *cells_make(struct lane *lane, const struct hp_endpoint *ser
     return cells;
 }
 
-static struct cells *cells_find(const struct lane *lane, const struct hp_endpoint *server)
+static struct cells *cells_find(const struct lane *lane, const struct hp_endpoint *server, uint32_t source)
 {
     struct cells *cells = lane->cells;
 
-    while (cells != NULL && !endpoint_same_address(&cells->server, server))
+    while (cells != NULL && (cells->source != source || !endpoint_same_address(&cells->server, server)))
         cells = cells->next;
     return cells;
 }
 
-bool cell_take(struct lane *lane, const struct hp_endpoint *server, uint16_t *port)
+void cell_note_source(struct lane *lane, const struct session_row *row)
 {
-    struct cells *cells = cells_find(lane, server);
-
-    if (cells == NULL)
-        cells = cells_make(lane, server);
-    if (cells == NULL || cells->count == 0)
-        return false;
-    *port = cells->ports[cells->first];
-    cells->first = (cells->first + 1) % cells->capacity;
-    cells->count--;
-    return true;
+    lane->from_route = lane->from_route || row->source == SOURCE_ROUTE;
+    lane->from_address = lane->from_address || row->source != SOURCE_ROUTE;
 }
 
-void cell_give(struct lane *lane, const struct hp_endpoint *server, uint16_t port)
+/* A live session of the other kind has the port: the route may have chosen the very address. */
+static bool is_shadowed(const struct lane *lane, const struct hp_endpoint *server, uint32_t source, uint16_t port)
 {
-    struct cells *cells = cells_find(lane, server);
+    if (source == SOURCE_ROUTE ? !lane->from_address : !lane->from_route)
+        return false;
+    for (uint32_t i = 0; i < lane->row_count; i++) {
+        const struct path *path = lane->paths[i];
+        if (path != NULL && path->stream == NULL && path->row->source_port == port &&
+            (path->row->source == SOURCE_ROUTE) != (source == SOURCE_ROUTE) &&
+            endpoint_same_address(&path->server, server))
+            return true;
+    }
+    return false;
+}
+
+bool cell_take(struct lane *lane, const struct hp_endpoint *server, uint32_t source, uint16_t *port)
+{
+    struct cells *cells = cells_find(lane, server, source);
+
+    if (cells == NULL)
+        cells = cells_make(lane, server, source);
+    for (uint32_t tries = cells != NULL ? cells->count : 0; tries > 0; tries--) {
+        *port = cells->ports[cells->first];
+        cells->first = (cells->first + 1) % cells->capacity;
+        cells->count--;
+        if (!is_shadowed(lane, server, source, *port))
+            return true;
+        cell_give(lane, server, source, *port);
+    }
+    return false;
+}
+
+void cell_give(struct lane *lane, const struct hp_endpoint *server, uint32_t source, uint16_t port)
+{
+    struct cells *cells = cells_find(lane, server, source);
     uint32_t position;
 
     if (cells == NULL || cells->count == cells->capacity || !port_position(lane, port, &position))
@@ -131,9 +160,9 @@ void cell_give(struct lane *lane, const struct hp_endpoint *server, uint16_t por
     cells->count++;
 }
 
-void cell_give_back(struct lane *lane, const struct hp_endpoint *server, uint16_t port)
+void cell_give_back(struct lane *lane, const struct hp_endpoint *server, uint32_t source, uint16_t port)
 {
-    struct cells *cells = cells_find(lane, server);
+    struct cells *cells = cells_find(lane, server, source);
 
     if (cells == NULL || cells->count == cells->capacity)
         return;

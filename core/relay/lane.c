@@ -102,7 +102,7 @@ static void lane_release(struct lane *lane)
     epoll_close(lane);
     incoming_free(lane);
     streams_forget(lane);
-    lane->adopted = lane->frozen = false;
+    lane->adopted = lane->frozen = lane->from_route = lane->from_address = false;
     free(lane->reopen);
     free(lane->free_rows);
     free(lane->paths);

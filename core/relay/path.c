@@ -5,9 +5,11 @@
  * row is live: nothing was there. Killed before the watch is written: the row says so, and its next datagram is decided
  * anew with the session's own server.
  * Fails: no row, cell or descriptor -> the datagram is refused and counted, nothing is left behind
- *        the cell cannot be bound   -> skipped, counted, the next one */
+ *        the cell cannot be bound   -> skipped, counted, the next one
+ *        its address is not here    -> another source address; none is left: refused and counted */
 #include "base/endpoint.h"
 #include "relay/stream.h"
+#include "segment/source.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -30,29 +32,57 @@ void path_refused(struct relay *relay, int status)
     case -EADDRINUSE:
         relay_count(relay, COUNTER_refused_no_cell, 1);
         break;
+    case -ENXIO:
+        relay_count(relay, COUNTER_refused_no_source, 1);
+        break;
     default: /* no route to the server */
         relay_count(relay, COUNTER_dropped_send_to_server, 1);
         break;
     }
 }
 
-/* A free cell and a socket on it. -EADDRINUSE: no cell that can be bound. */
-static int cell_open(struct lane *lane, const struct hp_endpoint *server, uint16_t *port, int *fd)
+/* A free cell of the row's source and a socket on it. -EADDRINUSE: no cell that can be bound. */
+static int cell_open(struct lane *lane, const struct hp_endpoint *server, struct session_row *row, int *fd)
 {
     for (uint32_t tries = 0; tries < CELL_TRIES; tries++) {
-        if (!cell_take(lane, server, port))
+        struct hp_endpoint own;
+        int status;
+
+        if (!cell_take(lane, server, row->source, &row->source_port))
             return -EADDRINUSE;
-        int status = upstream_open(fd, *port, server);
+        own = upstream_own(lane->relay->segment, row, server);
+        status = upstream_open(fd, &own, server);
         if (status == 0)
             return 0;
         if (status != -EADDRINUSE) {
-            cell_give_back(lane, server, *port);
+            cell_give_back(lane, server, row->source, row->source_port);
             return status;
         }
         relay_count(lane->relay, COUNTER_cells_unbindable, 1);
-        cell_give(lane, server, *port);
+        cell_give(lane, server, row->source, row->source_port);
     }
     return -EADDRINUSE;
+}
+
+/* From the source that is the client's, or from another where that one has gone. */
+static int cell_open_anywhere(const struct flow *flow, const struct decision *decision,
+                              const struct session_row *before, const struct hp_endpoint *server,
+                              struct session_row *row, int *fd)
+{
+    struct lane *lane = flow->listener->lane;
+    int status = -ENXIO;
+
+    for (uint32_t tries = 0; tries < SEGMENT_SOURCES && status == -ENXIO; tries++) {
+        uint32_t source = source_choose(lane->relay, flow, decision, before);
+
+        if (source == SEGMENT_NO_INDEX)
+            return -ENXIO;
+        row->source = (uint16_t)source;
+        status = cell_open(lane, server, row, fd);
+        if (status == -ENXIO)
+            source_is_absent(lane->relay, source);
+    }
+    return status;
 }
 
 struct path *path_make(struct lane *lane, struct session_row *row, struct listener *listener,
@@ -86,6 +116,7 @@ void path_enter(struct path *path)
     struct flow_key key;
     uint32_t position = (uint32_t)(path->row - lane->rows);
 
+    cell_note_source(lane, path->row);
     path->member = topology_member_anywhere(lane->relay->topology, path->service->topology, path->row->server);
     lane->paths[position] = path;
     lane->index.key_of(lane, position, &key);
@@ -105,12 +136,13 @@ static int path_attach(struct path *path, int fd)
     return status;
 }
 
-static int path_begin_at(struct path **out, const struct flow *flow, struct session_row *row, uint32_t server_slot)
+static int path_begin_at(struct path **out, const struct flow *flow, struct session_row *row,
+                         const struct decision *decision, const struct session_row *before)
 {
     struct lane *lane = flow->listener->lane;
     struct session_row content = {.client = *flow->client,
                                   .service = flow->listener->service->topology->identity,
-                                  .server = (uint16_t)server_slot,
+                                  .server = (uint16_t)decision->server,
                                   .server_port = flow->listener->service->config->server_port,
                                   .local_port = flow->listener->address.port};
     struct hp_endpoint server = upstream_server(lane->relay->segment, &content);
@@ -119,7 +151,7 @@ static int path_begin_at(struct path **out, const struct flow *flow, struct sess
 
     if (path == NULL)
         return -ENOMEM;
-    status = cell_open(lane, &server, &content.source_port, &fd);
+    status = cell_open_anywhere(flow, decision, before, &server, &content, &fd);
     if (status < 0)
         goto fail_cell;
     status = path_attach(path, fd);
@@ -133,13 +165,13 @@ static int path_begin_at(struct path **out, const struct flow *flow, struct sess
 
 fail_watch:
     close(fd);
-    cell_give(lane, &server, content.source_port);
+    cell_give(lane, &server, content.source, content.source_port);
 fail_cell:
     free(path);
     return status;
 }
 
-struct path *path_begin(const struct flow *flow, const struct decision *decision, bool moved)
+struct path *path_begin(const struct flow *flow, const struct decision *decision, const struct session_row *before)
 {
     struct lane *lane = flow->listener->lane;
     struct relay *relay = lane->relay;
@@ -151,16 +183,16 @@ struct path *path_begin(const struct flow *flow, const struct decision *decision
         relay_count(relay, COUNTER_refused_sessions_full, 1);
         return NULL;
     }
-    status = path_begin_at(&path, flow, row, (uint32_t)decision->server);
+    status = path_begin_at(&path, flow, row, decision, before);
     if (status < 0) {
         lane_give_row(lane, row);
         path_refused(relay, status);
         return NULL;
     }
     path_watch_record(path, decision);
-    relay_count(relay, moved ? COUNTER_sessions_moved : COUNTER_sessions_begun, 1);
-    report_session(relay, moved ? "session moved" : "session begun", path, decision_reason_name(decision->reason),
-                   false);
+    relay_count(relay, before != NULL ? COUNTER_sessions_moved : COUNTER_sessions_begun, 1);
+    report_session(relay, before != NULL ? "session moved" : "session begun", path,
+                   decision_reason_name(decision->reason), false);
     return path;
 }
 
@@ -178,14 +210,15 @@ struct path *path_adopt(struct lane *lane, struct session_row *row, struct liste
 
 int path_open(struct path *path)
 {
+    const struct hp_endpoint own = upstream_own(path->lane->relay->segment, path->row, &path->server);
     int fd = lane_take_socket(path->lane, path->row), status = 0;
 
-    if (fd >= 0 && !upstream_is(fd, path->row->source_port, &path->server)) {
+    if (fd >= 0 && !upstream_is(fd, &own, &path->server)) {
         close(fd);
         fd = -1;
     }
     if (fd < 0)
-        status = upstream_open(&fd, path->row->source_port, &path->server);
+        status = upstream_open(&fd, &own, &path->server);
     if (status < 0)
         return status;
     status = path_attach(path, fd);
@@ -226,7 +259,7 @@ void path_end(struct path *path, const char *reason)
         report_session(lane->relay, "session ended", path, reason, true);
     flow_index_remove(&lane->index, &key);
     if (path->stream == NULL)
-        cell_give(lane, &path->server, path->row->source_port);
+        cell_give(lane, &path->server, path->row->source, path->row->source_port);
     path_close(path);
     lane_give_row(lane, path->row);
     if (path->leaving) /* its plugin is not ours to call */
@@ -253,6 +286,8 @@ void path_watch_record(struct path *path, const struct decision *decision)
 
     path->stays = false;
     path->table_full = decision->reason == DECISION_TABLE_FULL;
+    if (decision->record != SEGMENT_NO_INDEX) /* put back, or another name of its client: it comes from where we do */
+        record_source_offer(path->lane->relay->segment, decision->record, decision->watch, row->source);
     if (path->service->decides != 0) {
         if (kept_add(path, decision)) {
             atomic_store_explicit(&row->settings, path->service->settings, memory_order_relaxed);

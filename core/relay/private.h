@@ -80,11 +80,14 @@ struct path {
     bool leaving;                /* its service has gone: what its server still answers is passed on */
     bool stays;                  /* at its server, though another one has its key */
     bool table_full;             /* has no record for want of room: to be asked again */
+    uint64_t init_ms;            /* when its client's IKE_SA_INIT came that is not answered yet; 0: none */
+    uint8_t init_spi[8];         /* of the last one that was counted: repeats are not */
 };
 
-struct cells { /* free source ports of one lane towards one address: a ring, longest free first */
+struct cells { /* free source ports of one lane from one source towards one address: a ring, longest free first */
     struct cells *next;
     struct hp_endpoint server;
+    uint32_t source;
     uint32_t capacity, first, count;
     uint16_t ports[];
 };
@@ -110,12 +113,18 @@ struct lane {
     /* Rows whose socket is still closed, most recently used first; NULL: not listed yet, or no memory. */
     uint32_t *reopen;
     uint32_t reopen_next, reopen_count;
-    bool no_descriptor;  /* left, while they were opened */
-    uint32_t rekey_next; /* the first row whose session was not asked about its key yet */
+    bool no_descriptor;            /* left, while they were opened */
+    uint32_t rekey_next;           /* the first row whose session was not asked about its key yet */
+    bool from_route, from_address; /* it has had sessions of either kind of source: see cell_take */
     struct lane *next;
 };
 
 struct transfer; /* handover.c */
+
+struct flow {
+    struct listener *listener;
+    const struct hp_endpoint *client, *local;
+};
 
 struct arrival { /* what is known of a datagram in relay.arrivals */
     struct hp_endpoint client, local;
@@ -157,7 +166,8 @@ struct relay {
     int stream_limit;            /* descriptors from here on are for what a hand-over needs */
     int spare;                   /* a descriptor for refusing a connection when none is left; -1: none */
     uint8_t chunk[STREAM_CHUNK]; /* what was read of a stream, or of another relay; as long as a call */
-    uint32_t handles;            /* that the loop has not let go of */
+    uint64_t source_checked_ms[SEGMENT_SOURCES]; /* whether the address is here, when the kernel took no datagram */
+    uint32_t handles;                            /* that the loop has not let go of */
     bool closing;
     void (*closed)(void *arg);
     void *closed_arg;
@@ -221,31 +231,50 @@ int lane_take_socket(struct lane *lane, const struct session_row *row); /* -1: t
 bool lane_rekey(struct lane *lane, uint32_t limit);                     /* false: no row left to look at */
 bool lane_reopen(struct lane *lane, uint32_t limit);                    /* false: nothing left to open */
 
-/* cell.c */
-bool cell_take(struct lane *lane, const struct hp_endpoint *server, uint16_t *port); /* false: none free */
+/* cell.c: source is a position in the segment's sources */
+bool cell_take(struct lane *lane, const struct hp_endpoint *server, uint32_t source, uint16_t *port); /* false: none */
 /* Has been used (or cannot be): to the end of the queue. */
-void cell_give(struct lane *lane, const struct hp_endpoint *server, uint16_t port);
+void cell_give(struct lane *lane, const struct hp_endpoint *server, uint32_t source, uint16_t port);
 /* Has not been used: to its head. */
-void cell_give_back(struct lane *lane, const struct hp_endpoint *server, uint16_t port);
+void cell_give_back(struct lane *lane, const struct hp_endpoint *server, uint32_t source, uint16_t port);
 void cell_free_all(struct lane *lane);
+void cell_note_source(struct lane *lane,
+                      const struct session_row *row); /* a session of the lane: which kind it is of */
 
-/* upstream.c */
-int upstream_open(int *out, uint16_t source_port, const struct hp_endpoint *server); /* negative errno values */
+/* upstream.c: own is the source's address with the cell's port; without an address (upstream_own says so) the route
+ * chooses it. -ENXIO: that address is not on this machine. */
+int upstream_open(int *out, const struct hp_endpoint *own,
+                  const struct hp_endpoint *server); /* negative errno values */
+int upstream_bind(int fd, const struct hp_endpoint *own);
 void upstream_prefer_lasting(int fd); /* of our IPv6 addresses, a socket that is to be connected */
-bool upstream_is(int fd, uint16_t source_port, const struct hp_endpoint *server);
+bool upstream_is(int fd, const struct hp_endpoint *own, const struct hp_endpoint *server);
 struct hp_endpoint upstream_server(const struct segment *segment, const struct session_row *row);
+struct hp_endpoint upstream_own(const struct segment *segment, const struct session_row *row,
+                                const struct hp_endpoint *server);
+
+/* source.c */
+/* The own address that a session which begins comes from; before: the row that it goes on from, NULL: none.
+ * SEGMENT_NO_INDEX: none is here. */
+uint32_t source_choose(struct relay *relay, const struct flow *flow, const struct decision *decision,
+                       const struct session_row *before);
+void source_is_absent(struct relay *relay, uint32_t source); /* a cell could not be bound for that */
+/* Its record's client comes from another address by now: the session follows. */
+bool source_differs(const struct path *path, const struct decision *decision);
+/* "Refuses clients": an IKE_SA_INIT has come from the client; something has come from its server; a second has passed.
+ */
+void source_asked(struct path *path, const struct ike_datagram *ike);
+void source_answered(struct path *path, const uint8_t *data, uint32_t size);
+void source_look(struct path *path);
+void source_dropped(struct path *path); /* the kernel took no datagram: has the address gone? */
 
 /* path.c */
-struct flow {
-    struct listener *listener;
-    const struct hp_endpoint *client, *local;
-};
 struct path *path_make(struct lane *lane, struct session_row *row, struct listener *listener,
                        const struct hp_endpoint *server); /* NULL: no memory */
 void path_enter(struct path *path);                       /* its row is live: it can be found */
 void path_free(struct path *path);
-/* A session begins at the decision's server. moved: it goes on from another one. NULL: refused and counted. */
-struct path *path_begin(const struct flow *flow, const struct decision *decision, bool moved);
+/* A session begins at the decision's server. before: the row of the one that it goes on from, NULL: a new one. NULL:
+ * refused and counted. */
+struct path *path_begin(const struct flow *flow, const struct decision *decision, const struct session_row *before);
 struct path *path_adopt(struct lane *lane, struct session_row *row, struct listener *listener); /* no socket yet */
 /* reason: for the log of sessions; NULL: nothing is said. */
 void path_end(struct path *path, const char *reason);

@@ -65,6 +65,7 @@ static void reply_take(struct path *path, uint32_t slot)
         return;
     }
     look_for_proof(path, batch_data(&relay->replies, slot), size);
+    source_answered(path, batch_data(&relay->replies, slot), size);
     if (path_watched(path, &ref))
         path_refresh(path, &ref);
     atomic_store_explicit(&row->server_ms, relay->now_ms, memory_order_relaxed);

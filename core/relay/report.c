@@ -2,6 +2,7 @@
 /* log.sessions: on: a line for each decision of a new flow, each move, each end. */
 #include "base/endpoint.h"
 #include "relay/private.h"
+#include "segment/source.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -9,7 +10,8 @@
 void report_session(struct relay *relay, const char *message, const struct path *path, const char *reason, bool bytes)
 {
     const struct session_row *row = path->row;
-    char client[ENDPOINT_TEXT], port[8], to_server[24], to_client[24], server[SEGMENT_NAME];
+    char client[ENDPOINT_TEXT], own[ENDPOINT_TEXT], port[8], to_server[24], to_client[24], server[SEGMENT_NAME];
+    const struct hp_endpoint *source = &relay->segment->sources[row->source % SEGMENT_SOURCES].address;
 
     if (!relay->config->log_sessions)
         return;
@@ -19,12 +21,17 @@ void report_session(struct relay *relay, const char *message, const struct path 
              atomic_load_explicit(&row->bytes_to_server, memory_order_relaxed));
     snprintf(to_client, sizeof to_client, "%" PRIu64,
              atomic_load_explicit(&row->bytes_to_client, memory_order_relaxed));
-    const struct log_field fields[] = {{"client", endpoint_format(&row->client, client)},
-                                       {"service", path->service != NULL ? path->service->config->name : "?"},
-                                       {"server", server},
-                                       {"source_port", port},
-                                       {"reason", reason},
-                                       {"bytes_to_server", to_server},
-                                       {"bytes_to_client", to_client}};
-    log_fields(relay->log, LOG_INFO, message, fields, bytes ? 7 : 5);
+    struct log_field fields[] = {{"client", endpoint_format(&row->client, client)},
+                                 {"service", path->service != NULL ? path->service->config->name : "?"},
+                                 {"server", server},
+                                 {"source_port", port},
+                                 {"reason", reason},
+                                 {"bytes_to_server", to_server},
+                                 {"bytes_to_client", to_client},
+                                 {NULL, NULL}};
+    uint32_t count = bytes ? 7 : 5;
+
+    if (row->source != SOURCE_ROUTE)
+        fields[count++] = (struct log_field){"source_address", endpoint_format(source, own)};
+    log_fields(relay->log, LOG_INFO, message, fields, count);
 }

@@ -50,7 +50,17 @@ static bool is_ours(int status)
     return status == -EMFILE || status == -ENFILE || status == -ENOMEM || status == -ENOBUFS || status == -ENOSPC;
 }
 
-static int upstream_connect(int *out, const struct hp_endpoint *server, uint16_t *source_port)
+/* The kernel gives the port when it knows the other end: one serves once per server. */
+static int own_bind(int fd, const struct hp_endpoint *own)
+{
+    int on = 1;
+
+    (void)setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
+    return endpoint_is_any(own) ? 0 : upstream_bind(fd, own);
+}
+
+static int upstream_connect(int *out, const struct hp_endpoint *from, const struct hp_endpoint *server,
+                            uint16_t *source_port)
 {
     struct sockaddr_storage name;
     socklen_t size = endpoint_to_sockaddr(server, &name);
@@ -64,7 +74,8 @@ static int upstream_connect(int *out, const struct hp_endpoint *server, uint16_t
     (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
     if (server->family == 6)
         upstream_prefer_lasting(fd);
-    if (connect(fd, (const struct sockaddr *)&name, size) < 0 && errno != EINPROGRESS)
+    status = own_bind(fd, from);
+    if (status == 0 && connect(fd, (const struct sockaddr *)&name, size) < 0 && errno != EINPROGRESS)
         status = -errno;
     size = sizeof name;
     if (status == 0 && (getsockname(fd, (struct sockaddr *)&name, &size) < 0 ||
@@ -91,6 +102,28 @@ static void begun(const struct stream_start *start, struct path *path)
                    decision_reason_name(start->decision.reason), false);
 }
 
+/* From the client's source, or from another where that one has gone. */
+static int connect_anywhere(const struct stream_start *start, const struct hp_endpoint *server, struct session_row *row,
+                            int *fd)
+{
+    struct relay *relay = start->flow.listener->lane->relay;
+    int status = -ENXIO;
+
+    for (uint32_t tries = 0; tries < SEGMENT_SOURCES && status == -ENXIO; tries++) {
+        uint32_t source = source_choose(relay, &start->flow, &start->decision, NULL);
+        struct hp_endpoint own;
+
+        if (source == SEGMENT_NO_INDEX)
+            return -ENXIO;
+        row->source = (uint16_t)source;
+        own = upstream_own(relay->segment, row, server);
+        status = upstream_connect(fd, &own, server, &row->source_port);
+        if (status == -ENXIO)
+            source_is_absent(relay, source);
+    }
+    return status;
+}
+
 /* The row is the caller's again where it fails; so is the connection. */
 static int begin_in(const struct stream_start *start, struct session_row *row)
 {
@@ -103,7 +136,7 @@ static int begin_in(const struct stream_start *start, struct session_row *row)
     struct hp_endpoint server = upstream_server(lane->relay->segment, &content);
     struct stream *stream = NULL;
     struct path *path = NULL;
-    int fd = -1, status = upstream_connect(&fd, &server, &content.source_port);
+    int fd = -1, status = connect_anywhere(start, &server, &content, &fd);
 
     if (status < 0)
         return status;
@@ -185,7 +218,7 @@ void stream_begin(struct stream_start *start)
     while (status < 0 && !is_ours(status) && stream_next_server(start));
     if (status == 0)
         return;
-    if (is_ours(status))
+    if (is_ours(status) || status == -ENXIO)
         path_refused(relay, status);
     else
         relay_count(relay, status == -EADDRNOTAVAIL ? COUNTER_refused_no_cell : COUNTER_refused_no_server, 1);

@@ -44,6 +44,7 @@ void sweep_lane(struct lane *lane, uint32_t part)
             path->ask_again = path->ask_again || path->table_full;
             if (path->leaving)
                 continue;
+            source_look(path);
             keep_record(path);
             kept_refresh(path);
         }

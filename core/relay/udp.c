@@ -8,6 +8,7 @@
  *                                         changed
  *        adopted, or no room for a record -> asked once more; it stays at its server all the same
  *        its server is disabled, IKE   -> dropped and counted, but for an IKE_SA_INIT
+ *        its source address has gone   -> it goes on from another one (source.c)
  *        the socket is still closed    -> taken from the last holder, else opened on the same port; where that
  *                                         cannot be, on another
  *        the kernel takes no more      -> dropped and counted (run.c has the rest) */
@@ -151,14 +152,28 @@ static struct path *path_move(struct listener *listener, uint32_t slot, struct p
 
     udp_send_waiting(relay);
     path_end(path, NULL);
-    path = path_begin(&flow, decision, true);
+    path = path_begin(&flow, decision, &before);
     if (path == NULL)
         return NULL;
     path->asked_s = old.asked_s;
     memcpy(path->asks, old.asks, sizeof path->asks);
+    memcpy(path->init_spi, old.init_spi, sizeof path->init_spi);
     if (same)
         row_continue(path, &before);
     return path;
+}
+
+/* IKE_SA_INIT, or the IKE_AUTH that follows it on the other port, whose own IKE_SA_INIT may have come as a new flow. */
+static bool begins_ike_sa(const struct service *service, const struct ike_datagram *ike)
+{
+    return service->config->ike && (ike_is_new_sa(ike) || (ike->kind == IKE_MESSAGE && ike->header.message_id == 1 &&
+                                                           ike->header.exchange == IKE_AUTH));
+}
+
+/* A client of several IKE_SAs moves for those that it begins alone, else it would go to and fro. */
+static bool moves_source(const struct path *path, const struct ike_datagram *ike, const struct decision *decision)
+{
+    return source_differs(path, decision) && (path->service->decides == 0 || begins_ike_sa(path->service, ike));
 }
 
 static struct path *path_decide(struct listener *listener, uint32_t slot, struct path *path)
@@ -170,7 +185,8 @@ static struct path *path_decide(struct listener *listener, uint32_t slot, struct
     decide(listener->lane->relay->decider, &request, &decision);
     if (decision.server < 0)
         return NULL;
-    if (decision.server != path->row->server)
+    if (decision.server != path->row->server ||
+        moves_source(path, &listener->lane->relay->arrival[slot].ike, &decision))
         return path_move(listener, slot, path, &decision);
     if (decision.record != SEGMENT_NO_INDEX || !path_watched(path, &ref))
         path_watch_record(path, &decision);
@@ -197,13 +213,6 @@ static bool plugin_decides(struct path *path, const struct ike_datagram *ike, ui
     if (!is_ike)
         path->esp_spi = ike->esp_spi;
     return true;
-}
-
-/* IKE_SA_INIT, or the IKE_AUTH that follows it on the other port, whose own IKE_SA_INIT may have come as a new flow. */
-static bool begins_ike_sa(const struct service *service, const struct ike_datagram *ike)
-{
-    return service->config->ike && (ike_is_new_sa(ike) || (ike->kind == IKE_MESSAGE && ike->header.message_id == 1 &&
-                                                           ike->header.exchange == IKE_AUTH));
 }
 
 /* Records and sessions never disagree: one load of the record's word, one of the server's. */
@@ -255,7 +264,7 @@ static struct path *path_new(struct listener *listener, uint32_t slot)
         return NULL;
     }
     decide(relay->decider, &request, &decision);
-    return decision.server < 0 ? NULL : path_begin(&flow, &decision, false);
+    return decision.server < 0 ? NULL : path_begin(&flow, &decision, NULL);
 }
 
 /* Behind a hand-over. A stranger may sit on the port by now: then the session goes on from another one. */
@@ -267,16 +276,19 @@ static struct path *path_reopen(struct listener *listener, uint32_t slot, struct
 
     if (status == 0)
         return path;
-    if (status != -EADDRINUSE) {
+    if (status != -EADDRINUSE && status != -ENXIO) {
         path_refused(relay, status);
         return NULL;
     }
+    if (status == -ENXIO)
+        source_is_absent(relay, row->source);
+    else
+        relay_count(relay, COUNTER_cells_unbindable, 1);
     struct decision decision = {.server = row->server,
                                 .reason = DECISION_RECORD,
                                 .record = atomic_load_explicit(&row->record, memory_order_relaxed),
                                 .watch = atomic_load_explicit(&row->watch, memory_order_relaxed),
                                 .flags = atomic_load_explicit(&row->flags, memory_order_relaxed) & SESSION_NEW_FLOWS};
-    relay_count(relay, COUNTER_cells_unbindable, 1);
     return path_move(listener, slot, path, &decision);
 }
 
@@ -319,6 +331,7 @@ static struct path *arrival_take(struct listener *listener, uint32_t slot, struc
         return NULL;
     path_heard(relay, path);
     path->zone = arrival->local.scope;
+    source_asked(path, &arrival->ike);
     path_queue(relay, path, slot);
     arrival->path = path;
     return path;
@@ -347,6 +360,8 @@ static void path_send(struct relay *relay, struct path *path)
     relay_count(relay, COUNTER_icmp_errors, result.icmp_errors);
     relay_count(relay, COUNTER_resends, result.resends);
     relay_count(relay, COUNTER_gso_runs, result.gso_runs);
+    if (result.dropped > 0)
+        source_dropped(path);
 }
 
 void udp_send_waiting(struct relay *relay)

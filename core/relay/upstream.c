@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A session's socket: bound to its cell's port, connected to its server.
  *
- * The same port serves once per server: SO_REUSEADDR, and the kernel tells connected sockets apart by their peer. The
- * own address is the route's choice, made by connect; so there is nothing that IP_FREEBIND could be for.
+ * The same port serves once per server and own address: SO_REUSEADDR, and the kernel tells connected sockets apart by
+ * both ends. The own address is that of the session's source, or the route's choice, made by connect. IP_FREEBIND is of
+ * no use here: connect finds no route from an address that is not on this machine.
  * Between bind and connect the port hears anybody: reply.c looks at each datagram's source. */
 #include "base/endpoint.h"
 #include "relay/private.h"
+#include "segment/source.h"
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -49,31 +51,52 @@ static int options_set(int fd, uint32_t family)
     return setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on) < 0 ? -errno : 0;
 }
 
-static int upstream_prepare(int fd, uint16_t source_port, const struct hp_endpoint *server)
+struct hp_endpoint upstream_own(const struct segment *segment, const struct session_row *row,
+                                const struct hp_endpoint *server)
 {
-    struct hp_endpoint own = {.family = server->family, .port = source_port};
-    struct sockaddr_storage address;
-    socklen_t size = endpoint_to_sockaddr(&own, &address);
-    int status = options_set(fd, server->family);
+    struct hp_endpoint own = {.family = server->family};
 
-    if (status < 0)
-        return status;
-    if (bind(fd, (const struct sockaddr *)&address, size) < 0)
-        return -errno;
-    size = endpoint_to_sockaddr(server, &address);
-    if (connect(fd, (const struct sockaddr *)&address, size) < 0)
-        return errno == EADDRINUSE ? -EADDRNOTAVAIL : -errno;
-    return 0;
+    if (row->source != SOURCE_ROUTE)
+        own = segment->sources[row->source % SEGMENT_SOURCES].address;
+    own.port = row->source_port;
+    return own;
 }
 
-int upstream_open(int *out, uint16_t source_port, const struct hp_endpoint *server)
+int upstream_bind(int fd, const struct hp_endpoint *own)
+{
+    struct sockaddr_storage address;
+    socklen_t size = endpoint_to_sockaddr(own, &address);
+
+    if (bind(fd, (const struct sockaddr *)&address, size) == 0)
+        return 0;
+    return errno == EADDRNOTAVAIL ? -ENXIO : -errno;
+}
+
+static int upstream_prepare(int fd, const struct hp_endpoint *own, const struct hp_endpoint *server)
+{
+    struct sockaddr_storage address;
+    socklen_t size = endpoint_to_sockaddr(server, &address);
+    int status = own->family == server->family ? options_set(fd, server->family) : -ENXIO; /* nonsense in the row */
+
+    if (status == 0)
+        status = upstream_bind(fd, own);
+    if (status < 0)
+        return status;
+    if (connect(fd, (const struct sockaddr *)&address, size) == 0)
+        return 0;
+    if (errno == EINVAL && !endpoint_is_any(own)) /* net.ipv4.ip_nonlocal_bind lets one bind it all the same */
+        return -ENXIO;
+    return errno == EADDRINUSE ? -EADDRNOTAVAIL : -errno;
+}
+
+int upstream_open(int *out, const struct hp_endpoint *own, const struct hp_endpoint *server)
 {
     int fd = socket(server->family == 4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     int status;
 
     if (fd < 0)
         return -errno;
-    status = upstream_prepare(fd, source_port, server);
+    status = upstream_prepare(fd, own, server);
     if (status < 0) {
         close(fd);
         return status;
@@ -83,18 +106,19 @@ int upstream_open(int *out, uint16_t source_port, const struct hp_endpoint *serv
 }
 
 /* A socket from another process is what the row says, or it is not used. */
-bool upstream_is(int fd, uint16_t source_port, const struct hp_endpoint *server)
+bool upstream_is(int fd, const struct hp_endpoint *own, const struct hp_endpoint *server)
 {
     struct sockaddr_storage address;
-    struct hp_endpoint own, peer;
+    struct hp_endpoint name, peer;
     socklen_t size = sizeof address;
 
     if (getsockname(fd, (struct sockaddr *)&address, &size) < 0 ||
-        !endpoint_from_sockaddr(&own, (const struct sockaddr *)&address, size))
+        !endpoint_from_sockaddr(&name, (const struct sockaddr *)&address, size))
         return false;
     size = sizeof address;
     if (getpeername(fd, (struct sockaddr *)&address, &size) < 0 ||
         !endpoint_from_sockaddr(&peer, (const struct sockaddr *)&address, size))
         return false;
-    return own.port == source_port && endpoint_equal(&peer, server);
+    return name.port == own->port && (endpoint_is_any(own) || endpoint_same_address(&name, own)) &&
+           endpoint_equal(&peer, server);
 }

@@ -66,6 +66,8 @@ static void fixed_copy(struct segment *to, const struct old *old)
     table_copy(to->profiles, old, TABLE_PROFILES);
     table_copy(to->lanes, old, TABLE_LANES);
     table_copy(to->drops, old, TABLE_DROPS);
+    table_copy(to->sources, old, TABLE_SOURCES);
+    table_copy(to->loads, old, TABLE_LOADS);
 }
 
 static void buckets_copy(struct segment *to, const struct old *old, struct segment_carried *carried)

@@ -64,6 +64,13 @@
     X(drop_slot, sequence, 0)                                                                                          \
     X(drop_slot, client, 8)                                                                                            \
     X(drop_slot, ended, 32)                                                                                            \
+    X(source_slot, address, 0)                                                                                         \
+    X(source_slot, absent, 24)                                                                                         \
+    X(source_slot, used, 28)                                                                                           \
+    X(source_load, counted, 0)                                                                                         \
+    X(source_load, refusal, 8)                                                                                         \
+    X(source_load, added, 16)                                                                                          \
+    X(source_load, clients, 20)                                                                                        \
     X(record_slot, value, 0)                                                                                           \
     X(record_slot, reserve, 8)                                                                                         \
     X(record_slot, fingerprint, 16)                                                                                    \
@@ -73,6 +80,7 @@
     X(record_slot, service, 44)                                                                                        \
     X(record_slot, client, 48)                                                                                         \
     X(record_bucket, head, 0)                                                                                          \
+    X(record_bucket, sources, 8)                                                                                       \
     X(record_bucket, slots, 64)                                                                                        \
     X(session_row, state, 0)                                                                                           \
     X(session_row, client, 8)                                                                                          \
@@ -92,7 +100,8 @@
     X(session_row, bytes_to_client, 112)                                                                               \
     X(session_row, settings, 120)                                                                                      \
     X(session_row, kept_watch, 128)                                                                                    \
-    X(session_row, kept_record, 152)
+    X(session_row, kept_record, 152)                                                                                   \
+    X(session_row, source, 164)
 
 #define X(type, member, offset)                                                                                        \
     _Static_assert(offsetof(struct type, member) == (offset), #type "." #member " has moved: raise SEGMENT_LAYOUT");
@@ -109,14 +118,16 @@ OFFSETS(X)
     X(service_slot, 80)                                                                                                \
     X(profile_slot, 88)                                                                                                \
     X(lane_slot, 64)                                                                                                   \
-    X(drop_slot, 40)
+    X(drop_slot, 40)                                                                                                   \
+    X(source_slot, 32)                                                                                                 \
+    X(source_load, 24)
 
 #define X(type, octets)                                                                                                \
     _Static_assert(sizeof(struct type) == (octets), #type " has another size: raise SEGMENT_LAYOUT");
 SIZES(X)
 #undef X
 
-_Static_assert(COUNTER_COUNT == 43,
+_Static_assert(COUNTER_COUNT == 45,
                "the counters of an old file would be read under other names: raise SEGMENT_LAYOUT");
 _Static_assert(sizeof(_Atomic uint64_t) == 8 && ATOMIC_LLONG_LOCK_FREE == 2, "words must be atomic between processes");
 _Static_assert(SEGMENT_SERVERS <= RECORD_DEAD, "a record's value must be able to name every server");
@@ -130,6 +141,8 @@ const struct segment_layout segment_layout_present = {
                [TABLE_PROFILES] = {SEGMENT_PROFILES, sizeof(struct profile_slot), NULL},
                [TABLE_LANES] = {SEGMENT_LANES, sizeof(struct lane_slot), NULL},
                [TABLE_DROPS] = {SEGMENT_DROPS, sizeof(struct drop_slot), NULL},
+               [TABLE_SOURCES] = {SEGMENT_SOURCES, sizeof(struct source_slot), NULL},
+               [TABLE_LOADS] = {SEGMENT_SERVERS * SEGMENT_SOURCES, sizeof(struct source_load), NULL},
                [TABLE_BUCKETS] = {0, sizeof(struct record_bucket), NULL},
                [TABLE_ROWS] = {0, sizeof(struct session_row), NULL}},
 };

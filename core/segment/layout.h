@@ -3,7 +3,8 @@
  *
  *   offset             what                                   written by
  *   0                  header (one page)                      master, before any other process maps it; cursors by all
- *   shape-dependent    processes, servers, pools, services, profiles, lanes, drops     see each
+ *   shape-dependent    processes, servers, pools, services, profiles, lanes, drops,
+ *                      sources, loads of sources                                       see each
  *                      record buckets                         workers, monitor (record.h says how)
  *                      session rows, one partition per lane   the lane's holder alone (session.h)
  *
@@ -23,7 +24,7 @@
 #include <stdint.h>
 
 #define SEGMENT_MAGIC 0x74726f70656d6f68ull /* "homeport" */
-#define SEGMENT_LAYOUT 3u
+#define SEGMENT_LAYOUT 4u
 #define SEGMENT_NAME 64u /* octets of a name, NUL included; longer names are a configuration error */
 #define SEGMENT_PROCESSES 256u
 #define SEGMENT_SERVERS 1024u /* below the 4095 that a record's value can name */
@@ -33,6 +34,7 @@
 #define SEGMENT_PROFILES 64u
 #define SEGMENT_LANES 256u
 #define SEGMENT_DROPS 64u
+#define SEGMENT_SOURCES 64u          /* own addresses towards servers, with that of the route's choice */
 #define SEGMENT_PLUGIN_COUNTERS 128u /* per process, all profiles together */
 #define SEGMENT_NO_INDEX UINT32_MAX
 
@@ -98,7 +100,9 @@ enum process_role { PROCESS_NONE, PROCESS_MASTER, PROCESS_WORKER, PROCESS_MONITO
     X(keepalives, "NAT keepalives from clients")                                                                       \
     X(other_datagrams, "datagrams from clients that are none of these")                                                \
     X(probes_sent, "health probes sent")                                                                               \
-    X(probes_answered, "health probes answered")
+    X(probes_answered, "health probes answered")                                                                       \
+    X(refused_no_source, "datagrams of new flows, or connections, refused: no source address is on this machine")      \
+    X(sa_init_unanswered, "IKE_SA_INITs that their server has not answered within two seconds")
 
 enum counter {
 #define X(name, help) COUNTER_##name,
@@ -188,6 +192,20 @@ struct drop_slot {
     _Atomic uint32_t ended;    /* sessions ended for it (workers add) */
 };
 
+/* An own address towards servers. Slot 0 is the route's choice and holds none. Found again by its address. */
+struct source_slot {
+    struct hp_endpoint address; /* port 0; family 0: free (master) */
+    _Atomic uint32_t absent;    /* 1: not on this machine now (workers, monitor) */
+    _Atomic uint32_t used;      /* sessions and records that name it, at the last recount (monitor) */
+};
+/* What one server sees of one source: loads[server * SEGMENT_SOURCES + source]. How it is used: source.h. */
+struct source_load {
+    _Atomic uint64_t counted; /* clients not yet proven at the last recount | added << 32 as it was then (monitor) */
+    _Atomic uint64_t refusal; /* the last 16 IKE_SA_INITs, 1: unanswered | no new client until, ms << 16 (workers) */
+    _Atomic uint32_t added;   /* clients that have come, ever (workers) */
+    _Atomic uint32_t clients; /* at the last recount (monitor) */
+};
+
 #define RECORD_SLOTS 16u
 #define RECORD_DEAD 0xfffu
 struct record_slot {          /* a cache line; how it is written: record.h */
@@ -201,7 +219,8 @@ struct record_slot {          /* a cache line; how it is written: record.h */
     _Atomic uint64_t client[2]; /* address of the client that made it, IPv4 as ::ffff:a.b.c.d, for people */
 };
 struct record_bucket {
-    _Alignas(64) _Atomic uint64_t head; /* occupied bits 0..15 | version << 16 */
+    _Alignas(64) _Atomic uint64_t head;     /* occupied bits 0..15 | version << 16 */
+    _Atomic uint16_t sources[RECORD_SLOTS]; /* own address that the record's client comes from: record_source.c */
     _Alignas(64) struct record_slot slots[RECORD_SLOTS];
 };
 
@@ -228,6 +247,7 @@ struct session_row {
     /* third line: watch and record of what it claimed besides, newest first; rarely used */
     _Alignas(64) _Atomic uint64_t kept_watch[SESSION_KEPT];
     _Atomic uint32_t kept_record[SESSION_KEPT]; /* SEGMENT_NO_INDEX: none */
+    uint16_t source; /* own address of the cell, position in sources; as server and source_port it never changes */
 };
 #define SESSION_PROVEN 0x1u
 #define SESSION_NEW_FLOWS 0x2u /* traffic does not extend the record (HP_CLAIM_NEW_FLOWS) */

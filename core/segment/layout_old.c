@@ -5,6 +5,7 @@
  * With the next layout: add an entry whose numbers are those that layout.c holds today (SIZES there, and the SEGMENT_
  * numbers of elements), with a converter for each table that has changed, and take the oldest entry out, or let its
  * converters make the newer shape too. */
+#include "segment/record_bucket.h"
 #include "segment/tables.h"
 #include <string.h>
 
@@ -22,26 +23,46 @@ static void row_of_1(void *present, const void *old)
         atomic_init(&row->kept_record[i], SEGMENT_NO_INDEX);
 }
 
-/* 2: what a session was decided by was not remembered. */
 #define ROW_OF_2 192u
 
-static void row_of_2(void *present, const void *old)
+/* 3: every client came from the address of the route's choice, which is what a 0 says. */
+static void row_of_3(void *present, const void *old)
 {
     struct session_row *row = present;
 
     memcpy((void *)row, old, ROW_OF_2);
+    row->source = 0;
+}
+
+/* 2: what a session was decided by was not remembered. */
+static void row_of_2(void *present, const void *old)
+{
+    struct session_row *row = present;
+
+    row_of_3(row, old);
     atomic_init(&row->settings, 0);
 }
 
-/* What 1 and 2 have in common. */
-#define TABLES_OF_1_AND_2                                                                                              \
+static void bucket_of_3(void *present, const void *old)
+{
+    struct record_bucket *bucket = present;
+
+    memcpy((void *)bucket, old, sizeof *bucket);
+    for (uint32_t i = 0; i < RECORD_SLOTS; i++)
+        record_source_init(bucket, i, 0);
+}
+
+/* What they have in common. */
+#define TABLES_BEFORE_4                                                                                                \
     [TABLE_PROCESSES] = {256, 2624, NULL}, [TABLE_SERVERS] = {1024, 1408, NULL}, [TABLE_POOLS] = {256, 64, NULL},      \
     [TABLE_SERVICES] = {256, 80, NULL}, [TABLE_PROFILES] = {64, 88, NULL}, [TABLE_LANES] = {256, 64, NULL},            \
-    [TABLE_DROPS] = {64, 40, NULL}, [TABLE_BUCKETS] = {0, 1088, NULL}
+    [TABLE_DROPS] = {64, 40, NULL}, [TABLE_SOURCES] = {0, 0, NULL}, [TABLE_LOADS] = {0, 0, NULL},                      \
+    [TABLE_BUCKETS] = {0, 1088, bucket_of_3}
 
 static const struct segment_layout layouts_old[] = {
-    {.number = 1, .tables = {TABLES_OF_1_AND_2, [TABLE_ROWS] = {0, ROW_OF_1, row_of_1}}},
-    {.number = 2, .tables = {TABLES_OF_1_AND_2, [TABLE_ROWS] = {0, ROW_OF_2, row_of_2}}},
+    {.number = 1, .tables = {TABLES_BEFORE_4, [TABLE_ROWS] = {0, ROW_OF_1, row_of_1}}},
+    {.number = 2, .tables = {TABLES_BEFORE_4, [TABLE_ROWS] = {0, ROW_OF_2, row_of_2}}},
+    {.number = 3, .tables = {TABLES_BEFORE_4, [TABLE_ROWS] = {0, ROW_OF_2, row_of_3}}},
 };
 
 const struct segment_layout *segment_layout_find(uint32_t number)

@@ -31,6 +31,26 @@ static inline uint64_t record_value_make(uint64_t generation, uint32_t server, b
            (proven ? RECORD_PROVEN_BIT : 0) | (now_s & RECORD_TIME_MASK);
 }
 
+/* A record's source: a mark of the decision for which it was chosen, and which one. The mark tells apart all servers of
+ * one generation, and one generation from the next. */
+#define RECORD_SOURCE_BITS 6u
+
+static inline uint16_t record_source_word(uint64_t decision, uint32_t source)
+{
+    uint32_t mark = (uint32_t)(decision >> 12) * 389u + (uint32_t)(decision & 0xfffu);
+
+    return (uint16_t)(mark << RECORD_SOURCE_BITS | source);
+}
+_Static_assert(SEGMENT_SOURCES == 1u << RECORD_SOURCE_BITS, "a record must be able to name every source");
+
+/* Of a bucket that nobody else has. */
+static inline void record_source_init(struct record_bucket *bucket, uint32_t slot, uint32_t source)
+{
+    uint64_t value = atomic_load_explicit(&bucket->slots[slot].value, memory_order_relaxed);
+
+    atomic_init(&bucket->sources[slot], record_source_word(RECORD_DECISION(value), source));
+}
+
 static inline bool record_is_dead(uint64_t value)
 {
     return RECORD_SERVER(value) == RECORD_DEAD;

@@ -33,31 +33,39 @@ static bool makes_way_before(const struct record_slot *left, const struct record
     return record_age_s(value_of(left), now_s) > record_age_s(value_of(right), now_s);
 }
 
-static void slot_put(struct record_slot *slot, const struct record_slot *content)
+struct copied { /* a record of the old segment */
+    const struct record_slot *slot;
+    uint16_t source;
+};
+
+static void slot_put(struct record_bucket *bucket, uint32_t position, const struct copied *record)
 {
-    memcpy((void *)slot, (const void *)content, sizeof *slot);
+    struct record_slot *slot = &bucket->slots[position];
+
+    memcpy((void *)slot, (const void *)record->slot, sizeof *slot);
     atomic_store_explicit(&slot->reserve, 0, memory_order_relaxed); /* no process of the last life lives */
+    atomic_store_explicit(&bucket->sources[position], record->source, memory_order_relaxed);
 }
 
 /* true: there is one record more than before. */
-static bool bucket_add(struct record_bucket *bucket, const struct record_slot *record, uint32_t now_s)
+static bool bucket_add(struct record_bucket *bucket, const struct copied *record, uint32_t now_s)
 {
     uint64_t head = atomic_load_explicit(&bucket->head, memory_order_relaxed);
     uint32_t used = (uint32_t)__builtin_popcountll(head & RECORD_OCCUPIED), first_to_go = 0;
 
     for (uint32_t i = 0; i < used; i++) { /* filled from the first slot on */
-        if (same_key(&bucket->slots[i], record))
+        if (same_key(&bucket->slots[i], record->slot))
             return false;
         if (makes_way_before(&bucket->slots[i], &bucket->slots[first_to_go], now_s))
             first_to_go = i;
     }
     if (used < RECORD_SLOTS) {
-        slot_put(&bucket->slots[used], record);
+        slot_put(bucket, used, record);
         atomic_store_explicit(&bucket->head, (head | 1ull << used) + RECORD_VERSION_STEP, memory_order_relaxed);
         return true;
     }
-    if (makes_way_before(&bucket->slots[first_to_go], record, now_s))
-        slot_put(&bucket->slots[first_to_go], record);
+    if (makes_way_before(&bucket->slots[first_to_go], record->slot, now_s))
+        slot_put(bucket, first_to_go, record);
     return false;
 }
 
@@ -67,7 +75,9 @@ void records_copy(struct segment *to, const struct record_bucket *bucket, uint32
     uint64_t head = atomic_load_explicit(&bucket->head, memory_order_relaxed);
 
     for (uint64_t bits = head & RECORD_OCCUPIED; bits != 0; bits &= bits - 1) {
-        const struct record_slot *slot = &bucket->slots[__builtin_ctzll(bits)];
+        uint32_t position = (uint32_t)__builtin_ctzll(bits);
+        const struct record_slot *slot = &bucket->slots[position];
+        const struct copied record = {slot, atomic_load_explicit(&bucket->sources[position], memory_order_relaxed)};
         uint64_t fingerprint = atomic_load_explicit(&slot->fingerprint[0], memory_order_relaxed);
 
         if (record_is_dead(value_of(slot)))
@@ -76,7 +86,7 @@ void records_copy(struct segment *to, const struct record_bucket *bucket, uint32
         if (RECORD_SERVER(value_of(slot)) < SEGMENT_SERVERS &&
             record_bucket_number(fingerprint, bucket_count) == number)
             carried->records +=
-                bucket_add(&to->buckets[record_bucket_number(fingerprint, to->bucket_count)], slot, now_s);
+                bucket_add(&to->buckets[record_bucket_number(fingerprint, to->bucket_count)], &record, now_s);
     }
 }
 

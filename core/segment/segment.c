@@ -67,6 +67,8 @@ static void tables_attach(struct segment *self, char *base, const struct segment
     self->profiles = (void *)(base + tables.at[TABLE_PROFILES]);
     self->lanes = (void *)(base + tables.at[TABLE_LANES]);
     self->drops = (void *)(base + tables.at[TABLE_DROPS]);
+    self->sources = (void *)(base + tables.at[TABLE_SOURCES]);
+    self->loads = (void *)(base + tables.at[TABLE_LOADS]);
     self->buckets = (void *)(base + tables.at[TABLE_BUCKETS]);
     self->rows = (void *)(base + tables.at[TABLE_ROWS]);
     self->lane_count = checked->lanes;

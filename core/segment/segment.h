@@ -23,6 +23,8 @@ struct segment { /* a process's own view; every table's size is checked at map t
     struct profile_slot *profiles;                    /* SEGMENT_PROFILES */
     struct lane_slot *lanes;                          /* SEGMENT_LANES */
     struct drop_slot *drops;                          /* SEGMENT_DROPS */
+    struct source_slot *sources;                      /* SEGMENT_SOURCES */
+    struct source_load *loads;                        /* SEGMENT_SERVERS * SEGMENT_SOURCES */
     struct record_bucket *buckets;                    /* shape.buckets below */
     struct session_row *rows;                         /* lane l's rows: rows + l * rows_per_lane */
     uint32_t lane_count, bucket_count, rows_per_lane; /* copies of the header's, checked: use these, not the header's */

@@ -53,8 +53,10 @@ static uint32_t server_give_away(const struct segment *segment)
 }
 
 /* A new name in this slot: nothing of the one before it stays, and the generation tells the two apart. */
-static void server_fill(struct server_slot *slot, uint64_t identity, const char *name)
+static void server_fill(struct segment *segment, uint32_t index, uint64_t identity, const char *name)
 {
+    struct server_slot *slot = &segment->servers[index];
+    struct source_load *loads = &segment->loads[(size_t)index * SEGMENT_SOURCES];
     uint64_t generation = (atomic_load_explicit(&slot->word, memory_order_relaxed) >> 32) + 1;
 
     slot->identity = 0;
@@ -63,6 +65,7 @@ static void server_fill(struct server_slot *slot, uint64_t identity, const char 
     atomic_store_explicit(&slot->sessions, 0, memory_order_relaxed);
     atomic_store_explicit(&slot->answered_ms, 0, memory_order_relaxed);
     memset((void *)slot->probes, 0, sizeof slot->probes);
+    memset((void *)loads, 0, SEGMENT_SOURCES * sizeof *loads);
     atomic_store_explicit(&slot->word, generation << 32, memory_order_release);
     slot->identity = identity;
 }
@@ -85,7 +88,7 @@ uint32_t server_assign(struct segment *segment, const char *name, const struct h
             index = server_give_away(segment);
         if (index == SEGMENT_NO_INDEX)
             return index;
-        server_fill(&segment->servers[index], hash_identity("server", name), name);
+        server_fill(segment, index, hash_identity("server", name), name);
         server_set_address(segment, index, address);
     }
     /* at once, so that the next new name of this configuration is not given the same slot */
@@ -107,10 +110,21 @@ void server_set_state(struct segment *segment, uint32_t server, enum server_stat
         ;
 }
 
+/* It answers again: whom it refused before says nothing any more. */
+static void refusals_forget(struct segment *segment, uint32_t server, uint32_t probe)
+{
+    struct source_load *loads = &segment->loads[(size_t)server * SEGMENT_SOURCES];
+
+    for (uint32_t i = 0; i < SEGMENT_SOURCES && (server_word(segment, server) >> probe & 1u) != 0; i++)
+        atomic_store_explicit(&loads[i].refusal, 0, memory_order_relaxed);
+}
+
 void server_set_down(struct segment *segment, uint32_t server, uint32_t probe, bool down)
 {
     if (server >= SEGMENT_SERVERS || probe >= SEGMENT_PROBES)
         return;
+    if (!down)
+        refusals_forget(segment, server, probe);
     if (down)
         atomic_fetch_or_explicit(&segment->servers[server].word, 1ull << probe, memory_order_release);
     else

@@ -30,6 +30,7 @@
 #        PKI (where its keys are made and kept, default $BED/pki); what `up` was given holds for `connect`.
 #        PROPOSALS_SERVER / PROPOSALS_CLIENT (IKE proposals, default aes128-sha256-modp2048),
 #        RETRANSMIT_TRIES, RETRANSMIT_TIMEOUT, RETRANSMIT_BASE, KEEPALIVE (of the daemons that the call starts),
+#        ROUND_TRIP (milliseconds that a client waits before it looks at what has come: as if its server were far away),
 #        DPD (after how long without a word from its server a client checks whether it lives; a server does after 30 s)
 # needs: root, iproute2, iptables, nftables, conntrack, iputils-ping, strongswan-swanctl charon-systemd strongswan-pki
 #        libcharon-extra-plugins libstrongswan-standard-plugins libstrongswan-extra-plugins (ESP runs in user space:
@@ -76,7 +77,8 @@ certificates() {
 
 # daemon NAME: strongswan.conf and a charon of its own in namespace NAME
 daemon() {
-  local name=$1 d=$BED/$1
+  local name=$1 d=$BED/$1 round_trip=0
+  [[ $name == c* ]] && round_trip=${ROUND_TRIP:-0}
   mkdir -p "$d/swanctl/conf.d" "$d/run"
   if [[ $AUTH == cert ]]; then
     mkdir -p "$d/swanctl/x509" "$d/swanctl/x509ca" "$d/swanctl/private"
@@ -95,6 +97,7 @@ charon-systemd {
   make_before_break = yes
   fragment_size = ${FRAGMENT_SIZE:-1280}
   keep_alive = ${KEEPALIVE:-20s}
+  receive_delay = $round_trip
   plugins {
     vici { socket = unix://$d/run/vici }
     kernel-netlink { fwmark = !0x42 }
@@ -383,7 +386,7 @@ case ${1:-} in
   swan) shift; swan "$@" ;;
   down) down ;;
   *)
-    sed -n '3,42p' "$0"
+    sed -n '3,43p' "$0"
     exit 2
     ;;
 esac

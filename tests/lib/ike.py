@@ -112,6 +112,7 @@ class Responder:
         self.name, self.address, self.ports, self.echo = name, address, list(ports), echo
         self.seen, self.known, self.lock = [], {}, threading.Lock()
         self.silent, self.reply_address, self.refuse_init = False, None, False
+        self.mute = set()  # addresses that it does not answer
         self.sockets = {}
         self.wake_read, self.wake_write = os.pipe()
         self.open()
@@ -176,7 +177,7 @@ class Responder:
                 seen = Seen(port, peer(source), datagram)
                 answer = self._answer(datagram, seen)
                 self.seen.append(seen)
-                if answer is not None and not self.silent:
+                if answer is not None and not self.silent and seen.source[0] not in self.mute:
                     self._send(one, port, MARKER + answer if datagram.marked else answer, source)
 
     def _send(self, one, port, data, target):

@@ -9,6 +9,7 @@
 #include "base/hash.h"
 #include "segment/record.h"
 #include "segment/session.h"
+#include "segment/source.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -39,6 +40,14 @@ static json_int_t ago(uint64_t now_ms, uint64_t then_ms)
     return then_ms < now_ms ? (json_int_t)(now_ms - then_ms) : 0;
 }
 
+/* null: the route's choice */
+static json_t *source_address(const struct segment *segment, uint32_t source)
+{
+    if (source == SOURCE_ROUTE || source >= SEGMENT_SOURCES || segment->sources[source].address.family == 0)
+        return json_null();
+    return json_address(&segment->sources[source].address);
+}
+
 static json_t *session_object(const struct connection *connection, const struct session_row *row, uint32_t lane)
 {
     const struct segment *segment = connection->sources->context->segment;
@@ -48,13 +57,14 @@ static json_t *session_object(const struct connection *connection, const struct 
     uint32_t record = atomic_load(&row->record);
     bool proven = (atomic_load(&row->flags) & SESSION_PROVEN) != 0;
 
-    return json_pack(
-        "{s:o, s:s?, s:i, s:o, s:i, s:i, s:I, s:I, s:b, s:I, s:I, s:b, s:b}", "client", json_address(&row->client),
-        "service", service_name(connection, row->service, UINT64_MAX), "lane", (int)lane, "server",
-        json_server(segment, row->server), "server_port", row->server_port, "source_port", row->source_port, "age_ms",
-        ago(now, atomic_load(&row->begun_ms)), "idle_ms", ago(now, last), "answered", server_ms != 0, "bytes_to_server",
-        (json_int_t)atomic_load(&row->bytes_to_server), "bytes_to_client",
-        (json_int_t)atomic_load(&row->bytes_to_client), "proven", proven, "record", record != SEGMENT_NO_INDEX);
+    return json_pack("{s:o, s:s?, s:i, s:o, s:i, s:i, s:I, s:I, s:b, s:I, s:I, s:b, s:b, s:o}", "client",
+                     json_address(&row->client), "service", service_name(connection, row->service, UINT64_MAX), "lane",
+                     (int)lane, "server", json_server(segment, row->server), "server_port", row->server_port,
+                     "source_port", row->source_port, "age_ms", ago(now, atomic_load(&row->begun_ms)), "idle_ms",
+                     ago(now, last), "answered", server_ms != 0, "bytes_to_server",
+                     (json_int_t)atomic_load(&row->bytes_to_server), "bytes_to_client",
+                     (json_int_t)atomic_load(&row->bytes_to_client), "proven", proven, "record",
+                     record != SEGMENT_NO_INDEX, "source_address", source_address(segment, row->source));
 }
 
 /* Seconds left, "held" while a live session watches it, null for never. */

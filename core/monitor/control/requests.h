@@ -23,6 +23,10 @@ char *listing_piece(struct connection *connection, size_t *size);
 /* A server's state and overall health as the verb servers has them; constant texts. */
 void server_condition(const struct control_sources *sources, uint32_t slot, const char **state, const char **health);
 
+/* sources.c: own addresses towards the server, and one note for each that it refuses clients from. */
+json_t *sources_array(const struct control_sources *sources, uint32_t slot);
+void sources_add_notes(const struct control_sources *sources, uint32_t slot, json_t *notes);
+
 /* The request's "client" as an address. false: not there. wrong: it is there and is none; has been refused. */
 enum client_given { CLIENT_ABSENT, CLIENT_GIVEN, CLIENT_WRONG };
 enum client_given request_client(struct connection *connection, const json_t *request, struct hp_endpoint *client);

@@ -117,15 +117,15 @@ static json_t *server_object(const struct control_sources *sources, uint32_t slo
     bool configured = position < config->server_count;
     json_t *probes = probes_array(sources, slot);
 
-    return json_pack("{s:o, s:o, s:s, s:b, s:s, s:o, s:i, s:i, s:o, s:o, s:o}", "name", json_name(server->name),
-                     "address", json_address(&server->address), "state", slot_state(segment, slot, configured),
-                     "configured", configured, "health", overall_health(probes), "probes", probes, "clients",
-                     (int)atomic_load(&server->clients), "sessions", (int)atomic_load(&server->sessions), "weight",
-                     configured ? json_integer(config->servers[position].weight) : json_null(), "max_clients",
-                     configured && config->servers[position].max_clients != 0
-                         ? json_integer(config->servers[position].max_clients)
-                         : json_null(),
-                     "pools", configured ? pools_array(config, position) : json_array());
+    return json_pack(
+        "{s:o, s:o, s:s, s:b, s:s, s:o, s:i, s:i, s:o, s:o, s:o, s:o}", "name", json_name(server->name), "address",
+        json_address(&server->address), "state", slot_state(segment, slot, configured), "configured", configured,
+        "health", overall_health(probes), "probes", probes, "clients", (int)atomic_load(&server->clients), "sessions",
+        (int)atomic_load(&server->sessions), "weight",
+        configured ? json_integer(config->servers[position].weight) : json_null(), "max_clients",
+        configured && config->servers[position].max_clients != 0 ? json_integer(config->servers[position].max_clients)
+                                                                 : json_null(),
+        "pools", configured ? pools_array(config, position) : json_array(), "sources", sources_array(sources, slot));
 }
 
 static bool still_drains(const struct server_slot *server)
@@ -133,8 +133,10 @@ static bool still_drains(const struct server_slot *server)
     return server->identity != 0 && (atomic_load(&server->clients) > 0 || atomic_load(&server->sessions) > 0);
 }
 
-static json_t *notes_array(const struct topology *topology)
+static json_t *notes_array(const struct control_sources *sources)
 {
+    const struct topology *topology = sources->context->topology;
+    const struct config *config = sources->context->config;
     json_t *array = json_array();
 
     for (uint32_t i = 0; i < topology->service_count; i++) {
@@ -143,6 +145,12 @@ static json_t *notes_array(const struct topology *topology)
         if (topology_all_down(topology, service))
             json_array_append_new(array, json_sprintf("service %s: no enabled server is up: %s", service->config->name,
                                                       health_all_down_text(service->pool)));
+    }
+    for (uint32_t i = 0; i < config->server_count; i++) {
+        uint32_t slot = server_find(topology->segment, config->servers[i].name);
+
+        if (slot < SEGMENT_SERVERS)
+            sources_add_notes(sources, slot, array);
     }
     return array;
 }
@@ -164,6 +172,6 @@ void answer_servers(struct connection *connection, const json_t *request)
     for (uint32_t slot = 0; slot < SEGMENT_SERVERS; slot++)
         if (still_drains(&segment->servers[slot]) && config_position(config, segment, slot) == config->server_count)
             json_array_append_new(array, server_object(sources, slot, config->server_count));
-    connection_answer(connection, json_pack("{s:b, s:o, s:o}", "ok", 1, "servers", array, "notes",
-                                            notes_array(sources->context->topology)));
+    connection_answer(connection,
+                      json_pack("{s:b, s:o, s:o}", "ok", 1, "servers", array, "notes", notes_array(sources)));
 }

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "world.h"
 
+#include "segment/source.h"
+
 #include <criterion/criterion.h>
 #include <dirent.h>
 #include <fcntl.h>
@@ -34,7 +36,9 @@ static void assign(struct world *world)
 {
     struct config *config = world->config;
     struct segment *segment = world->segment;
+    struct hp_endpoint sources[SEGMENT_SOURCES];
     struct error error = {0};
+    uint32_t count;
 
     for (uint32_t i = 0; i < SEGMENT_SERVERS; i++)
         if (segment->servers[i].identity != 0 && !configured(world, segment->servers[i].name))
@@ -44,6 +48,9 @@ static void assign(struct world *world)
 
         server_set_state(segment, slot, config->servers[i].state, true);
     }
+    count = config_sources(config, sources);
+    for (uint32_t i = 0; i < count; i++)
+        source_assign(segment, &sources[i], sources, count);
     for (uint32_t i = 0; i < config->pool_count; i++)
         pool_assign(segment, config->pools[i].name);
     for (uint32_t i = 0; i < config->profile_count; i++)

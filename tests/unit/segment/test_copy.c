@@ -5,6 +5,7 @@
 #include "base/hash.h"
 #include "fault.h"
 #include "fixture.h"
+#include "segment/source.h"
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -363,11 +364,12 @@ Test(copy, does_not_let_a_session_watch_what_it_did_not_watch_before)
     cr_assert_not(watches(session_of_port(0, 4)));
 }
 
-/* The shapes of the layouts before, by hand: as today's, but rows of two cache lines (1), without settings (2). */
+/* The shapes of the layouts before, by hand: as today's, but without sources (3), and without settings (2), and rows of
+ * two cache lines (1). */
 static void file_to_layout(uint32_t layout)
 {
     static const size_t tables[] = {256 * 2624, 1024 * 1408, 256 * 64, 256 * 80, 64 * 88, 256 * 64, 64 * 40};
-    const uint8_t *old = (const void *)segment->header;
+    const uint8_t *old_buckets = (const void *)segment->buckets, *old_rows = (const void *)segment->rows;
     size_t buckets = 4096, rows, row_count = 64, bucket_octets = 40 * 1088, size, row_octets = layout == 1 ? 128 : 192;
     uint8_t *file;
     int fd;
@@ -377,11 +379,14 @@ static void file_to_layout(uint32_t layout)
     rows = buckets + (bucket_octets + 4095) / 4096 * 4096;
     size = rows + (row_count * row_octets + 4095) / 4096 * 4096;
     file = calloc(1, size);
-    memcpy(file, old, rows);
+    memcpy(file, (const void *)segment->header, buckets);
+    memcpy(file + buckets, old_buckets, bucket_octets);
+    for (size_t i = 0; i < 40; i++)
+        memset(file + buckets + i * 1088 + 8, 0, 56);
     for (size_t i = 0; i < row_count; i++)
-        memcpy(file + rows + i * row_octets, old + rows + i * 192, row_octets);
-    for (size_t i = 0; i < row_count; i++)
-        memset(file + rows + i * row_octets + 120, 0xa5, 8); /* nobody has ever written there */
+        memcpy(file + rows + i * row_octets, old_rows + i * 192, row_octets);
+    for (size_t i = 0; i < row_count; i++) /* nobody has ever written there */
+        memset(file + rows + i * row_octets + (layout < 3 ? 120 : 164), 0xa5, layout < 3 ? 8 : 2);
     memcpy(file + 8, &layout, 4);
     memcpy(file + 64, &(uint64_t){size}, 8); /* size */
     cr_assert_eq(unlinkat(fixture.directory, "segment", 0), 0);
@@ -399,22 +404,73 @@ static void expect_carried_over_from(uint32_t layout)
     file_to_layout(layout);
     open_or_fail();
     snprintf(notice, sizeof notice,
-             "it has layout %u, now it is 3; 80 of 80 records and 40 of 40 sessions are carried over\n", layout);
+             "it has layout %u, now it is 4; 80 of 80 records and 40 of 40 sessions are carried over\n", layout);
     expect_notice(notice);
     cr_assert_eq(segment->header->layout, SEGMENT_LAYOUT);
-    world_check(layout == 2);
-    for (uint32_t i = 0; i < segment->lane_count * segment->rows_per_lane; i++)
-        cr_assert_eq(atomic_load(&segment->rows[i].settings), 0, "row %u", i);
+    world_check(layout >= 2);
+    for (uint32_t i = 0; i < segment->lane_count * segment->rows_per_lane; i++) {
+        cr_assert(layout == 3 || atomic_load(&segment->rows[i].settings) == 0, "row %u", i);
+        cr_assert_eq(segment->rows[i].source, SOURCE_ROUTE, "row %u", i);
+    }
+    for (uint32_t i = 0; i < record_capacity(segment); i++) {
+        struct record_source seen;
+        struct record_view view;
+
+        if (!record_read(segment, i, &view))
+            continue;
+        cr_assert(record_source(segment, i, RECORD_DECISION(view.ref.value), &seen));
+        cr_assert(seen.chosen && seen.source == SOURCE_ROUTE, "its client came from there, and goes on so");
+    }
 }
 
 Test(copy, of_the_layout_before_carries_all_over)
 {
+    expect_carried_over_from(3);
+}
+
+Test(copy, of_the_two_layouts_before_that_carries_all_over)
+{
     expect_carried_over_from(2);
 }
 
-Test(copy, of_the_layout_before_that_carries_all_over)
+Test(copy, of_the_first_layout_carries_all_over)
 {
     expect_carried_over_from(1);
+}
+
+/* Restarts with other capacities move records to other buckets. */
+Test(copy, keeps_the_source_of_every_record_and_session)
+{
+    struct hp_endpoint own = endpoint_of(50, 0);
+    uint32_t source;
+
+    open_or_fail();
+    worker = process_begin(segment, PROCESS_WORKER, 0);
+    source = source_assign(segment, &own, &own, 1);
+    cr_assert_eq(source, 1);
+    for (uint32_t i = 0; i < 40; i++) {
+        struct record_ref ref = record_make(i, 0, true);
+
+        record_source_offer(segment, ref.index, RECORD_DECISION(ref.value), i % 2 ? source : SOURCE_ROUTE);
+        if (i < 8)
+            session_make(i, 0, (uint16_t)(100 + i), &ref, 1)->source = (uint16_t)(i % 2 ? source : SOURCE_ROUTE);
+    }
+    atomic_store(&source_load(segment, 3, source)->clients, 17);
+    fixture.shape.records = 600;
+    open_or_fail();
+    cr_assert_eq(source_find(segment, &own), source);
+    cr_assert_eq(atomic_load(&source_load(segment, 3, source)->clients), 17);
+    for (uint32_t i = 0; i < 40; i++) {
+        struct record_key key = key_of(i);
+        struct record_source seen;
+        struct record_ref ref;
+
+        cr_assert(record_find(segment, &key, &ref));
+        cr_assert(record_source(segment, ref.index, RECORD_DECISION(ref.value), &seen) && seen.chosen);
+        cr_assert_eq(seen.source, i % 2 ? source : SOURCE_ROUTE, "record %u", i);
+        if (i < 8)
+            cr_assert_eq(session_of_port(i, (uint16_t)(100 + i))->source, i % 2 ? source : SOURCE_ROUTE);
+    }
 }
 
 Test(copy, of_the_layout_before_and_of_another_capacity_carries_all_over)
@@ -424,7 +480,7 @@ Test(copy, of_the_layout_before_and_of_another_capacity_carries_all_over)
     fixture.shape.records = 600;
     fixture.shape.sessions = 65;
     open_or_fail();
-    expect_notice("it has layout 1, now it is 3, it was made for affinity.capacity 240");
+    expect_notice("it has layout 1, now it is 4, it was made for affinity.capacity 240");
     world_check(false);
 }
 
@@ -544,7 +600,7 @@ Test(copy, of_flipped_bits_and_of_nonsense_leads_nobody_astray)
                 body[number % size] ^= (uint8_t)(1u << (number >> 40) % 8);
         }
         if (round % 3 == 1 && segment->bucket_count == 40 && segment->rows_per_lane == 8)
-            file_to_layout(1 + (uint32_t)round / 3 % 2);
+            file_to_layout(1 + (uint32_t)round / 3 % 3);
         fixture.shape.records = round % 2 == 0 ? 60 + (uint32_t)(random_next(&random) % 500) : 240;
         fixture.shape.sessions = round % 2 == 0 ? 1 + (uint32_t)(random_next(&random) % 500) : 64;
         open_or_fail();
