@@ -3,7 +3,7 @@
  *
  *   offset             what                                   written by
  *   0                  header (one page)                      master, before any other process maps it; cursors by all
- *   shape-dependent    processes, servers, pools, services, profiles, lanes, drops     see each
+ *   shape-dependent    processes, servers, pools, services, profiles, lanes, drops, traces     see each
  *                      record buckets                         workers, monitor (record.h says how)
  *                      session rows, one partition per lane   the lane's holder alone (session.h)
  *
@@ -23,7 +23,7 @@
 #include <stdint.h>
 
 #define SEGMENT_MAGIC 0x74726f70656d6f68ull /* "homeport" */
-#define SEGMENT_LAYOUT 3u
+#define SEGMENT_LAYOUT 4u
 #define SEGMENT_NAME 64u /* octets of a name, NUL included; longer names are a configuration error */
 #define SEGMENT_PROCESSES 256u
 #define SEGMENT_SERVERS 1024u /* below the 4095 that a record's value can name */
@@ -33,6 +33,10 @@
 #define SEGMENT_PROFILES 64u
 #define SEGMENT_LANES 256u
 #define SEGMENT_DROPS 64u
+#define SEGMENT_LANE_LOSSES 24u /* room for LANE_LOSSES */
+#define SEGMENT_TRACES 16u      /* clients that are followed at a time */
+#define SEGMENT_TRACE_EVENTS 1024u
+#define SEGMENT_TRACE_TEXT 40u
 #define SEGMENT_PLUGIN_COUNTERS 128u /* per process, all profiles together */
 #define SEGMENT_NO_INDEX UINT32_MAX
 
@@ -107,6 +111,29 @@ enum counter {
         COUNTER_COUNT
 };
 
+/* X-macro: counters that each lane has as well: what came and was not served, by reason. New ones stand at the end. */
+#define LANE_LOSSES(X)                                                                                                 \
+    X(refused_sessions_full)                                                                                           \
+    X(refused_no_cell)                                                                                                 \
+    X(refused_no_descriptor)                                                                                           \
+    X(refused_no_server)                                                                                               \
+    X(refused_by_plugin)                                                                                               \
+    X(refused_records_full)                                                                                            \
+    X(refused_service_limit)                                                                                           \
+    X(dropped_server_disabled)                                                                                         \
+    X(dropped_send_to_server)                                                                                          \
+    X(dropped_send_to_client)                                                                                          \
+    X(dropped_stranger)                                                                                                \
+    X(dropped_socket_queue)
+
+enum lane_loss {
+#define X(name) LOSS_##name,
+    LANE_LOSSES(X)
+#undef X
+        LOSS_COUNT
+};
+_Static_assert(LOSS_COUNT <= SEGMENT_LANE_LOSSES, "a lane has room for every reason");
+
 struct plugin_counter {
     _Atomic uint64_t identity; /* hash_identity("counter", "PROFILE/COUNTER"); 0: free */
     _Atomic uint64_t value;
@@ -178,14 +205,46 @@ struct profile_slot {
     uint64_t last_death_ms;       /* master's own */
 };
 struct lane_slot {
-    _Alignas(64) _Atomic uint64_t epoch; /* raised by each new holder */
-    _Atomic uint32_t holder;             /* process slot; SEGMENT_NO_INDEX: nobody */
-    _Atomic uint64_t drop_seen;          /* newest drop that the holder has carried out */
+    _Alignas(64) _Atomic uint64_t epoch;                       /* raised by each new holder */
+    _Atomic uint32_t holder;                                   /* process slot; SEGMENT_NO_INDEX: nobody */
+    _Atomic uint64_t drop_seen;                                /* newest drop that the holder has carried out */
+    _Alignas(64) _Atomic uint64_t losses[SEGMENT_LANE_LOSSES]; /* by enum lane_loss, since the segment was made */
 };
 struct drop_slot {
     _Atomic uint64_t sequence; /* written last, release */
     struct hp_endpoint client; /* port 0 */
     _Atomic uint32_t ended;    /* sessions ended for it (workers add) */
+};
+
+/* Who is followed, and what was seen of them: trace.h. */
+struct trace_watch {
+    _Atomic uint64_t until_ms; /* free from then on (monitor) */
+    struct hp_endpoint client; /* port 0 (monitor) */
+};
+struct trace_event {
+    uint64_t at_ms;
+    struct hp_endpoint client;
+    uint64_t service; /* identity; of a record: its low half */
+    uint64_t bytes_to_server, bytes_to_client;
+    uint16_t kind;   /* enum trace_kind */
+    uint16_t server; /* slot; UINT16_MAX: none */
+    uint16_t source_port, lane;
+    uint32_t worker; /* number; SEGMENT_NO_INDEX: no worker */
+    uint32_t message_id, size;
+    uint16_t code; /* of IKE: the first notify, 0: none that can be read; of a loss: enum lane_loss */
+    uint8_t exchange, flags;
+    char text[SEGMENT_TRACE_TEXT]; /* why; cut to fit, always ended */
+};
+struct trace_slot {
+    _Alignas(64) _Atomic uint64_t sequence; /* written last, release */
+    struct trace_event event;
+};
+struct trace_board {
+    _Alignas(64) _Atomic uint64_t until_ms; /* from then on nobody is followed (monitor) */
+    _Atomic uint64_t generation;            /* raised when a client begins to be followed (monitor) */
+    struct trace_watch watches[SEGMENT_TRACES];
+    _Alignas(64) _Atomic uint64_t last; /* sequence of the newest event; 0: none yet (whoever posts adds) */
+    struct trace_slot events[SEGMENT_TRACE_EVENTS];
 };
 
 #define RECORD_SLOTS 16u

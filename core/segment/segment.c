@@ -67,6 +67,7 @@ static void tables_attach(struct segment *self, char *base, const struct segment
     self->profiles = (void *)(base + tables.at[TABLE_PROFILES]);
     self->lanes = (void *)(base + tables.at[TABLE_LANES]);
     self->drops = (void *)(base + tables.at[TABLE_DROPS]);
+    self->traces = (void *)(base + tables.at[TABLE_TRACES]);
     self->buckets = (void *)(base + tables.at[TABLE_BUCKETS]);
     self->rows = (void *)(base + tables.at[TABLE_ROWS]);
     self->lane_count = checked->lanes;

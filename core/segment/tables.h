@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Where each table lies in the file, from the three numbers that shape it. Private to this folder.
  *
- *   4096      processes, servers, pools, services, profiles, lanes, drops: of fixed size, each on pages of its own
- *   then      record buckets: header.buckets
- *   then      session rows: header.lanes * header.rows_per_lane
+ *   4096      processes, servers, pools, services, profiles, lanes, drops, traces: of fixed size, each on pages of its
+ * own then      record buckets: header.buckets then      session rows: header.lanes * header.rows_per_lane
  *
  * The offsets are derived, never stored: what a file claims is compared with what its capacities give. */
 #ifndef SEGMENT_TABLES_H
@@ -23,6 +22,7 @@ enum segment_table { /* in the order in which they lie in the file */
                      TABLE_PROFILES,
                      TABLE_LANES,
                      TABLE_DROPS,
+                     TABLE_TRACES,
                      TABLE_BUCKETS,
                      TABLE_ROWS,
                      TABLE_COUNT
