@@ -4,7 +4,8 @@
  * Fails: refused, or nobody answers   -> said, status 1
  *        the monitor is replaced (a reload, or it died) -> the next one is asked for what came since the last line
  *        homeport stops               -> said, status 1
- *        no line for CLIENT_TIMEOUT_MS, though there is one each second -> as above; the monitor hangs */
+ *        no line for CLIENT_TIMEOUT_MS, though there is one each second -> the monitor hangs: asked once more, then
+ * said, status 1 */
 #include "base/clock.h"
 #include "base/endpoint.h"
 #include "cli/client.h"
@@ -280,15 +281,14 @@ static void show_notice(const struct follower *self, const char *event)
     json_decref(notice);
 }
 
-/* Until the connection ends, or says nothing. An errno value. */
-static int follow(struct follower *self)
+/* Until the connection ends, or says nothing. */
+static void follow(struct follower *self)
 {
     for (;;) {
         json_t *object = NULL;
-        int code = next_line(self, &object, clock_now_ms() + CLIENT_TIMEOUT_MS);
 
-        if (code != 0)
-            return code;
+        if (next_line(self, &object, clock_now_ms() + CLIENT_TIMEOUT_MS) != 0)
+            return;
         if (object == NULL)
             continue;
         if (answer_number(object, "sequence") > 0)
@@ -306,13 +306,8 @@ static int trace(struct follower *self, struct error *error)
     if (status == 0)
         show_notice(self, "following");
     while (status == 0) {
-        int code;
-
         shown = shown || show_what_is_there(self);
-        code = follow(self);
-
-        if (code == ETIMEDOUT)
-            return client_no_answer(error, code, self->arguments);
+        follow(self);
         status = follower_open_again(self, error);
         if (status == 0)
             show_notice(self, "another monitor goes on");

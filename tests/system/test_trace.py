@@ -2,6 +2,7 @@
 """`homeport trace CLIENT`, and what each lane has refused and dropped: an administrator follows one client through both
 its ports and 443, sees why it is not served, and goes on behind a reload, a killed worker and a killed monitor."""
 import json
+import signal
 import subprocess
 
 import pytest
@@ -366,6 +367,18 @@ def test_killed_monitor_during_a_trace(site):
         trace.wait("IKE to client", exchange="INFORMATIONAL")
 
 
+def test_monitor_that_hangs_is_told_and_traffic_goes_on(site):
+    site.start_tcp(GROUP)
+    client = site.client(0)
+    with Trace(site, client.address) as trace:
+        monitor = site.daemon.monitor()
+        site.daemon.kill(monitor, signal.SIGSTOP)
+        assert client.connect()
+        status, words = trace.end(60)
+        assert status == 1 and "the monitor does not answer" in words and "kill -9" in words
+        site.daemon.kill(monitor, signal.SIGCONT)
+
+
 def test_stop_during_a_trace_says_so(site):
     site.start_tcp(GROUP)
     with Trace(site, "198.51.100.7") as trace:
@@ -413,8 +426,8 @@ def test_reader_that_is_interrupted_is_followed_no_more(site):
     with Trace(site, client.address) as trace:
         assert client.connect()
         trace.wait("IKE to client", exchange="IKE_AUTH")
-        trace.process.send_signal(2)
-        assert trace.process.wait(20) == -2
+        trace.process.send_signal(signal.SIGINT)
+        assert trace.process.wait(20) == -signal.SIGINT
     with Trace(site, client.address) as trace:
         assert client.informational()
         trace.wait("IKE to client", exchange="INFORMATIONAL")
