@@ -54,8 +54,7 @@ static int connect_to(int *out, const char *folder)
     return 0;
 }
 
-/* 0, or an errno value: ETIMEDOUT when the deadline comes first. */
-static int wait_for(int fd, short events, uint64_t deadline_ms)
+int client_wait(int fd, short events, uint64_t deadline_ms)
 {
     struct pollfd item = {.fd = fd, .events = events};
     uint64_t now = clock_now_ms();
@@ -68,7 +67,7 @@ static int send_all(int fd, const char *text, size_t size, uint64_t deadline_ms)
 {
     while (size > 0) {
         ssize_t sent = send(fd, text, size, MSG_NOSIGNAL);
-        int code = sent >= 0 ? 0 : errno == EAGAIN || errno == EINTR ? wait_for(fd, POLLOUT, deadline_ms) : errno;
+        int code = sent >= 0 ? 0 : errno == EAGAIN || errno == EINTR ? client_wait(fd, POLLOUT, deadline_ms) : errno;
 
         if (code != 0)
             return code;
@@ -101,14 +100,14 @@ static int read_all(int fd, char **text, size_t *size, uint64_t deadline_ms)
         got = recv(fd, *text + *size, room - *size, 0);
         if (got == 0)
             return 0;
-        code = got > 0 ? 0 : errno == EAGAIN || errno == EINTR ? wait_for(fd, POLLIN, deadline_ms) : errno;
+        code = got > 0 ? 0 : errno == EAGAIN || errno == EINTR ? client_wait(fd, POLLIN, deadline_ms) : errno;
         if (code != 0)
             return code;
         *size += got > 0 ? (size_t)got : 0;
     }
 }
 
-static int judge(json_t *answer, size_t size, struct error *error)
+int client_judge(const json_t *answer, size_t size, struct error *error)
 {
     const char *what = json_string_value(json_object_get(answer, "error"));
     const char *next = json_string_value(json_object_get(answer, "next"));
@@ -125,14 +124,19 @@ static int judge(json_t *answer, size_t size, struct error *error)
     return error_next(error, "is the command of the same version as the daemon? see its log");
 }
 
-int client_ask(const struct arguments *arguments, json_t *request, int timeout_ms, json_t **answer, struct error *error)
+int client_no_answer(struct error *error, int code, const struct arguments *arguments)
 {
-    uint64_t deadline = clock_now_ms() + (uint64_t)timeout_ms;
-    char folder[512], *line = json_dumps(request, JSON_COMPACT), *text = NULL;
-    size_t size = 0;
+    char folder[512];
+    int status = settings_state(arguments, folder, sizeof folder, error);
+
+    return status < 0 ? status : no_answer(error, code, folder, arguments);
+}
+
+int client_open(const struct arguments *arguments, json_t *request, uint64_t deadline_ms, int *out, struct error *error)
+{
+    char folder[512], *line = json_dumps(request, JSON_COMPACT);
     int fd = -1, code = line == NULL ? ENOMEM : 0, status;
 
-    *answer = NULL;
     json_decref(request);
     status = settings_state(arguments, folder, sizeof folder, error);
     if (status < 0) {
@@ -142,21 +146,39 @@ int client_ask(const struct arguments *arguments, json_t *request, int timeout_m
     if (code == 0)
         code = connect_to(&fd, folder);
     if (code == 0)
-        code = send_all(fd, line, strlen(line), deadline);
+        code = send_all(fd, line, strlen(line), deadline_ms);
     if (code == 0)
-        code = send_all(fd, "\n", 1, deadline);
-    if (code == 0)
-        code = read_all(fd, &text, &size, deadline);
+        code = send_all(fd, "\n", 1, deadline_ms);
     free(line);
+    if (code == 0) {
+        *out = fd;
+        return 0;
+    }
     if (fd >= 0)
         close(fd);
+    return no_answer(error, code, folder, arguments);
+}
+
+int client_ask(const struct arguments *arguments, json_t *request, int timeout_ms, json_t **answer, struct error *error)
+{
+    uint64_t deadline_ms = clock_now_ms() + (uint64_t)timeout_ms;
+    char *text = NULL;
+    size_t size = 0;
+    int fd = -1, code, status;
+
+    *answer = NULL;
+    status = client_open(arguments, request, deadline_ms, &fd, error);
+    if (status < 0)
+        return status;
+    code = read_all(fd, &text, &size, deadline_ms);
+    close(fd);
     if (code != 0) {
         free(text);
-        return no_answer(error, code, folder, arguments);
+        return client_no_answer(error, code, arguments);
     }
     *answer = json_loadb(text, size, 0, NULL);
     free(text);
-    return judge(*answer, size, error);
+    return client_judge(*answer, size, error);
 }
 
 json_t *client_read(const struct arguments *arguments, json_t *request, int *status)

@@ -20,6 +20,7 @@ static const struct verb {
     {"servers", cli_servers, "servers with state, health and load"},
     {"sessions", cli_sessions, "live flows and the servers they go to"},
     {"affinity", cli_affinity, "persistence records, or why a client goes where it goes"},
+    {"trace", cli_trace, "follow one client, live: where it goes, and what is refused"},
     {"drop", cli_drop, "end a client's sessions and forget its records"},
     {"reload", cli_reload, "read the configuration again, without losing a datagram"},
     {"stop", cli_stop, "end the daemon in order; the next start goes on where it was"},

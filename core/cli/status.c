@@ -75,6 +75,31 @@ static void print_counters(const json_t *counters)
     table_close(table);
 }
 
+/* Only what was lost, and where. */
+static void print_lanes(const json_t *lanes)
+{
+    static const char *const heads[] = {"LANE", "REFUSED OR DROPPED", ""};
+    struct table *table = table_open(heads, 3);
+    const json_t *lane;
+    const char *name;
+    json_t *value;
+    size_t i;
+
+    json_array_foreach(lanes, i, lane)
+    {
+        json_object_foreach(json_object_get(lane, "lost"), name, value)
+        {
+            table_cell(table, "%d", (int)answer_number(lane, "lane"));
+            table_cell(table, "%s", name);
+            table_cell(table, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
+        }
+    }
+    if (json_array_size(lanes) > 0)
+        putchar('\n');
+    table_print(table);
+    table_close(table);
+}
+
 static void print_status(const json_t *answer, bool healthy)
 {
     const json_t *segment = json_object_get(answer, "segment"), *item;
@@ -93,6 +118,7 @@ static void print_status(const json_t *answer, bool healthy)
     print_processes(json_object_get(answer, "processes"));
     print_listeners(json_object_get(answer, "listeners"));
     print_counters(json_object_get(answer, "counters"));
+    print_lanes(json_object_get(answer, "lanes"));
 }
 
 int cli_status(int argc, char **argv)

@@ -11,6 +11,7 @@ int cli_status(int argc, char **argv);
 int cli_servers(int argc, char **argv);
 int cli_sessions(int argc, char **argv);
 int cli_affinity(int argc, char **argv);
+int cli_trace(int argc, char **argv);
 int cli_drop(int argc, char **argv);
 int cli_reload(int argc, char **argv);
 int cli_stop(int argc, char **argv);

@@ -85,6 +85,16 @@ bool ike_is_new_sa(const struct ike_datagram *datagram)
            (datagram->header.flags & IKE_FLAG_RESPONSE) == 0 && all_zero(datagram->header.responder_spi, 8);
 }
 
+uint16_t ike_notify(const struct ike_datagram *datagram)
+{
+    enum { TYPE_AT = HEADER_SIZE + 6, TYPE_END = TYPE_AT + 2 };
+
+    if (datagram->kind != IKE_MESSAGE || datagram->header.next_payload != IKE_PAYLOAD_NOTIFY ||
+        datagram->size < TYPE_END)
+        return 0;
+    return read16(datagram->data + TYPE_AT);
+}
+
 bool ike_is_proof(const struct ike_datagram *datagram)
 {
     if (datagram->kind == IKE_ESP)

@@ -19,7 +19,7 @@ enum ike_kind {
 
 enum { IKE_SA_INIT = 34, IKE_AUTH = 35, IKE_CREATE_CHILD_SA = 36, IKE_INFORMATIONAL = 37, IKE_SESSION_RESUME = 38 };
 enum { IKE_FLAG_INITIATOR = 0x08, IKE_FLAG_RESPONSE = 0x20 };
-enum { IKE_PAYLOAD_SK = 46, IKE_PAYLOAD_SKF = 53 };
+enum { IKE_PAYLOAD_NOTIFY = 41, IKE_PAYLOAD_SK = 46, IKE_PAYLOAD_SKF = 53 };
 
 struct ike_datagram {
     enum ike_kind kind;
@@ -41,6 +41,9 @@ bool ike_is_new_sa(const struct ike_datagram *datagram);
 
 /* From a server: something that only a client that knew SPIr can have asked for: SK, SKF or ESP. */
 bool ike_is_proof(const struct ike_datagram *datagram);
+
+/* The type of the notify that an unencrypted message begins with (RFC 7296 section 3.10). 0: it begins with none. */
+uint16_t ike_notify(const struct ike_datagram *datagram);
 
 #define IKE_PROBE_SIZE 256
 /* Writes a well-formed IKE_SA_INIT request that no server accepts (a proposal of ENCR_DES alone), so that the answer is

@@ -19,6 +19,7 @@
 #include "base/endpoint.h"
 #include "segment/record.h"
 #include "segment/session.h"
+#include "segment/trace.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -211,18 +212,24 @@ static void walk_records(struct recount *self)
     uint32_t now_s = (uint32_t)clock_now_s();
     struct segment *segment = self->context.segment;
     struct record_view view;
+    struct record_ref ref;
 
     for (; self->record < end; self->record++) {
-        bool watched = self->watchers[self->record] > 0;
+        bool watched = self->watchers[self->record] > 0, searched;
 
         if (!record_read(segment, self->record, &view))
             continue;
         self->totals.records++;
         sources_count_record(self->sources, view.ref.index, view.ref.value);
-        if (!search_record(self, &view, watched) && (watched || !record_expired(segment, &view.ref, now_s)))
+        searched = search_record(self, &view, watched);
+        if (!searched && (watched || !record_expired(segment, &view.ref, now_s)))
             continue;
-        if (record_delete(segment, &view.ref))
-            self->totals.records--;
+        ref = view.ref;
+        if (!record_delete(segment, &ref)) /* a reference tells what it has become */
+            continue;
+        self->totals.records--;
+        if (trace_is_on(segment, now_s * 1000ull))
+            trace_record(segment, searched ? TRACE_RECORD_DELETED : TRACE_RECORD_EXPIRED, &view, now_s * 1000ull);
     }
 }
 

@@ -234,10 +234,8 @@ static void list_closed_rows(struct lane *lane)
 static void row_refuse(struct lane *lane, struct session_row *row, const char *reason)
 {
     session_end(row);
-    if (lane->relay->config->log_sessions) {
-        struct path unused = {.lane = lane, .row = row};
-        report_session(lane->relay, "session ended", &unused, reason, true);
-    }
+    struct path unused = {.lane = lane, .row = row};
+    report_session(lane->relay, TRACE_SESSION_ENDED, &unused, reason);
 }
 
 static void row_adopt(struct lane *lane, uint32_t position)

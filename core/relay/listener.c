@@ -204,6 +204,6 @@ void listener_count_drops(struct listener *listener, uint32_t drops)
 {
     if ((int32_t)(drops - listener->drops) <= 0)
         return;
-    relay_count(listener->lane->relay, COUNTER_dropped_socket_queue, drops - listener->drops);
+    lane_lose(listener->lane, LOSS_dropped_socket_queue, drops - listener->drops);
     listener->drops = drops;
 }

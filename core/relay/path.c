@@ -19,7 +19,7 @@
 #define CELL_TRIES 16u    /* cells that cannot be bound, before the flow is refused */
 #define EXPIRES_SOON_S 2u /* of a record: the next look comes in a second */
 
-void path_refused(struct relay *relay, int status)
+void path_refused(const struct flow *flow, int status)
 {
     switch (status) {
     case -EMFILE:
@@ -27,16 +27,16 @@ void path_refused(struct relay *relay, int status)
     case -ENOMEM:
     case -ENOBUFS:
     case -ENOSPC: /* of epoll */
-        relay_count(relay, COUNTER_refused_no_descriptor, 1);
+        flow_lost(flow, LOSS_refused_no_descriptor);
         break;
     case -EADDRINUSE:
-        relay_count(relay, COUNTER_refused_no_cell, 1);
+        flow_lost(flow, LOSS_refused_no_cell);
         break;
     case -ENXIO:
-        relay_count(relay, COUNTER_refused_no_source, 1);
+        flow_lost(flow, LOSS_refused_no_source);
         break;
     default: /* no route to the server */
-        relay_count(relay, COUNTER_dropped_send_to_server, 1);
+        flow_lost(flow, LOSS_dropped_send_to_server);
         break;
     }
 }
@@ -180,19 +180,19 @@ struct path *path_begin(const struct flow *flow, const struct decision *decision
     int status;
 
     if (row == NULL) {
-        relay_count(relay, COUNTER_refused_sessions_full, 1);
+        flow_lost(flow, LOSS_refused_sessions_full);
         return NULL;
     }
     status = path_begin_at(&path, flow, row, decision, before);
     if (status < 0) {
         lane_give_row(lane, row);
-        path_refused(relay, status);
+        path_refused(flow, status);
         return NULL;
     }
     path_watch_record(path, decision);
     relay_count(relay, before != NULL ? COUNTER_sessions_moved : COUNTER_sessions_begun, 1);
-    report_session(relay, before != NULL ? "session moved" : "session begun", path,
-                   decision_reason_name(decision->reason), false);
+    report_session(relay, before != NULL ? TRACE_SESSION_MOVED : TRACE_SESSION_BEGUN, path,
+                   decision_reason_name(decision->reason));
     return path;
 }
 
@@ -256,7 +256,7 @@ void path_end(struct path *path, const char *reason)
     lane->index.key_of(lane, (uint32_t)(path->row - lane->rows), &key);
     session_end(path->row);
     if (reason != NULL)
-        report_session(lane->relay, "session ended", path, reason, true);
+        report_session(lane->relay, TRACE_SESSION_ENDED, path, reason);
     flow_index_remove(&lane->index, &key);
     if (path->stream == NULL)
         cell_give(lane, &path->server, path->row->source, path->row->source_port);
@@ -371,6 +371,8 @@ void path_prove(struct path *path)
     atomic_store_explicit(&path->row->flags, flags | SESSION_PROVEN, memory_order_relaxed);
     if ((flags & SESSION_PROVEN) == 0)
         path->esp_spi = 0; /* what was asked about before taught nothing */
+    if ((flags & SESSION_PROVEN) == 0 && path->lane->relay->tracing)
+        trace_path(path, TRACE_PROVEN, NULL);
 }
 
 /* As those by which it was decided. */

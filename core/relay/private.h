@@ -15,6 +15,7 @@
 #include "relay/stream_half.h"
 #include "segment/record.h"
 #include "segment/session.h"
+#include "segment/trace.h"
 
 #define RELAY_BUDGET 256u /* datagrams read from one socket before the others have their turn */
 #define RELAY_TICK_MS 25u /* the sweep visits a fortieth of the rows each time: every row once a second */
@@ -82,6 +83,7 @@ struct path {
     bool table_full;             /* has no record for want of room: to be asked again */
     uint64_t init_ms;            /* when its client's IKE_SA_INIT came that is not answered yet; 0: none */
     uint8_t init_spi[8];         /* of the last one that was counted: repeats are not */
+    uint32_t esp_told[2];        /* generation of the traces that know of ESP to the server, to the client */
 };
 
 struct cells { /* free source ports of one lane from one source towards one address: a ring, longest free first */
@@ -171,11 +173,26 @@ struct relay {
     bool closing;
     void (*closed)(void *arg);
     void *closed_arg;
+    bool tracing; /* somebody follows a client, at this wake-up */
 };
 
 static inline void relay_count(struct relay *relay, enum counter counter, uint64_t by)
 {
     counter_add(relay->slot, counter, by);
+}
+/* Refused or dropped: for all, and for the lane. note: who decides has counted it for all already. */
+static inline void lane_note_loss(struct lane *lane, enum lane_loss loss, uint64_t by)
+{
+    _Atomic uint64_t *count = &lane->relay->segment->lanes[lane->number].losses[loss];
+
+    atomic_store_explicit(count, atomic_load_explicit(count, memory_order_relaxed) + by, memory_order_relaxed);
+}
+static inline void lane_lose(struct lane *lane, enum lane_loss loss, uint64_t by)
+{
+    if (by == 0)
+        return;
+    relay_count(lane->relay, lane_loss_counter(loss), by);
+    lane_note_loss(lane, loss, by);
 }
 static inline uint32_t relay_now_s(const struct relay *relay)
 {
@@ -301,7 +318,7 @@ void path_ask_again(struct path *path, const struct decision_request *request);
  * its client could go elsewhere until then (other settings, no record or one that may have expired), before that. */
 void path_rekey(struct path *path);
 bool path_may_wait(const struct path *path);
-void path_refused(struct relay *relay, int status); /* counts what a failed path_open means */
+void path_refused(const struct flow *flow, int status); /* counts what a failed path_open means */
 
 /* kept.c: records that the session has claimed besides the one that it watches */
 bool kept_add(struct path *path, const struct decision *decision);      /* false: it is to be watched */
@@ -322,7 +339,16 @@ void sweep_drops(struct lane *lane);
 /* handover.c */
 void transfer_abort_all(struct relay *relay);
 
-/* report.c: lines of log.sessions */
-void report_session(struct relay *relay, const char *message, const struct path *path, const char *reason, bool bytes);
+/* report.c: lines of log.sessions, and events for who follows the client. kind: of a session. */
+void report_session(struct relay *relay, enum trace_kind kind, const struct path *path, const char *reason);
+/* One datagram or connection of the flow: counted for all and for the lane, and told. */
+void flow_lost(const struct flow *flow, enum lane_loss loss);
+void flow_refused(const struct flow *flow, const struct decision *decision); /* it has been counted for all */
+
+/* trace.c: what only who follows a client is told. Not to be called while relay.tracing is false. */
+void trace_loss(const struct flow *flow, enum lane_loss loss);
+void trace_path(const struct path *path, enum trace_kind kind, const char *reason);
+/* size: of the datagram. path NULL: none yet (or it is refused). */
+void trace_datagram(const struct flow *flow, struct path *path, const struct ike_datagram *ike, bool to_client);
 
 #endif

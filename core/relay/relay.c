@@ -23,6 +23,7 @@
 void relay_wake(struct relay *relay)
 {
     relay->now_ms = clock_now_ms();
+    relay->tracing = trace_is_on(relay->segment, relay->now_ms);
 }
 
 void relay_rest(struct relay *relay)

@@ -22,6 +22,17 @@ static void server_answered(struct relay *relay, const struct path *path)
         atomic_store_explicit(answered_ms, relay->now_ms, memory_order_relaxed);
 }
 
+static void tell(struct path *path, const uint8_t *data, uint32_t size)
+{
+    const struct flow flow = {path->listener, &path->row->client, NULL};
+    struct ike_datagram datagram;
+
+    if (!path->service->config->ike)
+        return;
+    ike_read(&datagram, data, size, path->service->config->port);
+    trace_datagram(&flow, path, &datagram, true);
+}
+
 /* RFC 7296 section 2.1 and design: SK, SKF and ESP come only for an IKE_SA whose SPIr the client knew. */
 static void look_for_proof(struct path *path, const uint8_t *data, uint32_t size)
 {
@@ -61,9 +72,11 @@ static void reply_take(struct path *path, uint32_t slot)
     relay->reply_path[slot] = NULL;
     if (!endpoint_from_sockaddr(&from, header->msg_name, header->msg_namelen) ||
         !endpoint_equal(&from, &path->server)) {
-        relay_count(relay, COUNTER_dropped_stranger, 1);
+        flow_lost(&(struct flow){path->listener, &row->client, NULL}, LOSS_dropped_stranger);
         return;
     }
+    if (relay->tracing)
+        tell(path, batch_data(&relay->replies, slot), size);
     look_for_proof(path, batch_data(&relay->replies, slot), size);
     source_answered(path, batch_data(&relay->replies, slot), size);
     if (path_watched(path, &ref))
@@ -101,7 +114,7 @@ static void replies_send(struct relay *relay, struct listener *listener)
     runs_send(&relay->runs, listener->watched.fd, &result);
     relay_count(relay, COUNTER_datagrams_to_clients, result.datagrams);
     relay_count(relay, COUNTER_bytes_to_clients, result.bytes);
-    relay_count(relay, COUNTER_dropped_send_to_client, result.dropped);
+    lane_lose(listener->lane, LOSS_dropped_send_to_client, result.dropped);
     relay_count(relay, COUNTER_gso_runs, result.gso_runs);
 }
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* log.sessions: on: a line for each decision of a new flow, each move, each end. */
+/* What becomes of flows, for people. log.sessions: on: a line for each decision of a new flow, each move, each end. Who
+ * follows the client is told the same, and what is refused or dropped besides. */
 #include "base/endpoint.h"
 #include "relay/private.h"
 #include "segment/source.h"
@@ -7,12 +8,14 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-void report_session(struct relay *relay, const char *message, const struct path *path, const char *reason, bool bytes)
+void report_session(struct relay *relay, enum trace_kind kind, const struct path *path, const char *reason)
 {
     const struct session_row *row = path->row;
     char client[ENDPOINT_TEXT], own[ENDPOINT_TEXT], port[8], to_server[24], to_client[24], server[SEGMENT_NAME];
     const struct hp_endpoint *source = &relay->segment->sources[row->source % SEGMENT_SOURCES].address;
 
+    if (relay->tracing)
+        trace_path(path, kind, reason);
     if (!relay->config->log_sessions)
         return;
     snprintf(server, sizeof server, "%.63s", relay->segment->servers[row->server % SEGMENT_SERVERS].name);
@@ -29,9 +32,34 @@ void report_session(struct relay *relay, const char *message, const struct path 
                                  {"bytes_to_server", to_server},
                                  {"bytes_to_client", to_client},
                                  {NULL, NULL}};
-    uint32_t count = bytes ? 7 : 5;
+    uint32_t count = kind == TRACE_SESSION_ENDED ? 7 : 5;
 
     if (row->source != SOURCE_ROUTE)
         fields[count++] = (struct log_field){"source_address", endpoint_format(source, own)};
-    log_fields(relay->log, LOG_INFO, message, fields, count);
+    log_fields(relay->log, LOG_INFO, trace_kind_name(kind), fields, count);
+}
+
+void flow_lost(const struct flow *flow, enum lane_loss loss)
+{
+    struct lane *lane = flow->listener->lane;
+
+    lane_lose(lane, loss, 1);
+    if (lane->relay->tracing)
+        trace_loss(flow, loss);
+}
+
+void flow_refused(const struct flow *flow, const struct decision *decision)
+{
+    struct lane *lane = flow->listener->lane;
+    enum lane_loss loss = LOSS_refused_no_server;
+
+    if (decision->reason == DECISION_REFUSED_PLUGIN)
+        loss = LOSS_refused_by_plugin;
+    else if (decision->reason == DECISION_REFUSED_FULL)
+        loss = LOSS_refused_records_full;
+    else if (decision->reason == DECISION_REFUSED_SERVICE_LIMIT)
+        loss = LOSS_refused_service_limit;
+    lane_note_loss(lane, loss, 1);
+    if (lane->relay->tracing)
+        trace_loss(flow, loss);
 }

@@ -111,7 +111,6 @@ static void connect_failed(struct stream *stream)
                                  .first = stream->first,
                                  .tried = stream->tried,
                                  .moved = true};
-    struct relay *relay = path->lane->relay;
     bool more = stream_next_server(&start);
 
     memcpy(local.address, path->row->local, sizeof local.address);
@@ -122,7 +121,7 @@ static void connect_failed(struct stream *stream)
         stream_begin(&start);
         return;
     }
-    relay_count(relay, COUNTER_refused_no_server, 1);
+    flow_lost(&start.flow, LOSS_refused_no_server);
     close(start.client);
 }
 
@@ -143,6 +142,8 @@ static void connect_event(struct stream_side *side, uint32_t events)
         return;
     }
     stream->connect_ms = 0;
+    if (stream->path->lane->relay->tracing)
+        trace_path(stream->path, TRACE_ACCEPTED, NULL);
     if (stream_watch(stream) < 0)
         path_end(stream->path, "no memory");
 }

@@ -98,8 +98,8 @@ static void begun(const struct stream_start *start, struct path *path)
     path->stream->tried = start->tried;
     path_watch_record(path, &start->decision);
     relay_count(relay, start->moved ? COUNTER_sessions_moved : COUNTER_sessions_begun, 1);
-    report_session(relay, start->moved ? "session moved" : "session begun", path,
-                   decision_reason_name(start->decision.reason), false);
+    report_session(relay, start->moved ? TRACE_SESSION_MOVED : TRACE_SESSION_BEGUN, path,
+                   decision_reason_name(start->decision.reason));
 }
 
 /* From the client's source, or from another where that one has gone. */
@@ -210,7 +210,6 @@ bool stream_next_server(struct stream_start *start)
 
 void stream_begin(struct stream_start *start)
 {
-    struct relay *relay = start->flow.listener->lane->relay;
     int status;
 
     do
@@ -219,9 +218,9 @@ void stream_begin(struct stream_start *start)
     if (status == 0)
         return;
     if (is_ours(status) || status == -ENXIO)
-        path_refused(relay, status);
+        path_refused(&start->flow, status);
     else
-        relay_count(relay, status == -EADDRNOTAVAIL ? COUNTER_refused_no_cell : COUNTER_refused_no_server, 1);
+        flow_lost(&start->flow, status == -EADDRNOTAVAIL ? LOSS_refused_no_cell : LOSS_refused_no_server);
     close(start->client);
 }
 
@@ -250,12 +249,13 @@ static void stream_new(struct stream_start *start)
     if (former != NULL)
         path_end(former, "its client has begun anew");
     if (lane_is_full(lane)) { /* before a record is made for nothing */
-        relay_count(relay, COUNTER_refused_sessions_full, 1);
+        flow_lost(&start->flow, LOSS_refused_sessions_full);
         close(start->client);
         return;
     }
     decide(relay->decider, &request, &start->decision);
     if (start->decision.server < 0) {
+        flow_refused(&start->flow, &start->decision);
         close(start->client);
         return;
     }
@@ -304,7 +304,7 @@ static int accept_one(const struct listener *listener, struct hp_endpoint *clien
 }
 
 /* Its client is told at once, and does not wait in the queue for better times. false: not even that can be done. */
-static bool refuse_one(struct relay *relay, const struct listener *listener)
+static bool refuse_one(struct relay *relay, struct listener *listener)
 {
     struct hp_endpoint client;
     int fd;
@@ -313,10 +313,11 @@ static bool refuse_one(struct relay *relay, const struct listener *listener)
         return false;
     close(relay->spare);
     fd = accept_one(listener, &client);
-    if (fd >= 0)
+    if (fd >= 0) {
+        flow_lost(&(struct flow){listener, &client, NULL}, LOSS_refused_no_descriptor);
         close(fd);
+    }
     relay->spare = stream_spare(relay);
-    relay_count(relay, COUNTER_refused_no_descriptor, fd >= 0);
     return fd >= 0;
 }
 
@@ -330,7 +331,7 @@ bool stream_accept(struct listener *listener)
 
         if (fd >= relay->stream_limit) {
             close(fd);
-            relay_count(relay, COUNTER_refused_no_descriptor, 1);
+            flow_lost(&(struct flow){listener, &client, NULL}, LOSS_refused_no_descriptor);
         } else if (fd >= 0)
             connection_take(listener, fd, &client);
         else if (fd == -EAGAIN)

@@ -179,17 +179,22 @@ static bool moves_source(const struct path *path, const struct ike_datagram *ike
 static struct path *path_decide(struct listener *listener, uint32_t slot, struct path *path)
 {
     struct decision_request request = request_of(listener, slot, path);
+    const struct flow flow = {listener, request.client, request.local};
     struct decision decision;
     struct record_ref ref;
 
     decide(listener->lane->relay->decider, &request, &decision);
-    if (decision.server < 0)
+    if (decision.server < 0) {
+        flow_refused(&flow, &decision);
         return NULL;
+    }
     if (decision.server != path->row->server ||
         moves_source(path, &listener->lane->relay->arrival[slot].ike, &decision))
         return path_move(listener, slot, path, &decision);
     if (decision.record != SEGMENT_NO_INDEX || !path_watched(path, &ref))
         path_watch_record(path, &decision);
+    if (decision.reason == DECISION_PUT_BACK && listener->lane->relay->tracing)
+        trace_path(path, TRACE_RECORD_PUT_BACK, NULL);
     return path;
 }
 
@@ -234,7 +239,7 @@ static struct path *path_check(struct listener *listener, uint32_t slot, struct 
     case TOPOLOGY_DECIDE_ANEW:
         return path_decide(listener, slot, path);
     case TOPOLOGY_DROP:
-        relay_count(relay, COUNTER_dropped_server_disabled, 1);
+        flow_lost(&(struct flow){listener, &path->row->client, NULL}, LOSS_dropped_server_disabled);
         return NULL;
     }
     if (service->decides != 0 && plugin_decides(path, &relay->arrival[slot].ike, relay_now_s(relay))) {
@@ -260,11 +265,14 @@ static struct path *path_new(struct listener *listener, uint32_t slot)
     struct decision decision;
 
     if (lane_is_full(listener->lane)) { /* before a record is made for nothing */
-        relay_count(relay, COUNTER_refused_sessions_full, 1);
+        flow_lost(&flow, LOSS_refused_sessions_full);
         return NULL;
     }
     decide(relay->decider, &request, &decision);
-    return decision.server < 0 ? NULL : path_begin(&flow, &decision, NULL);
+    if (decision.server >= 0)
+        return path_begin(&flow, &decision, NULL);
+    flow_refused(&flow, &decision);
+    return NULL;
 }
 
 /* Behind a hand-over. A stranger may sit on the port by now: then the session goes on from another one. */
@@ -277,7 +285,7 @@ static struct path *path_reopen(struct listener *listener, uint32_t slot, struct
     if (status == 0)
         return path;
     if (status != -EADDRINUSE && status != -ENXIO) {
-        path_refused(relay, status);
+        path_refused(&(struct flow){listener, &row->client, NULL}, status);
         return NULL;
     }
     if (status == -ENXIO)
@@ -319,16 +327,21 @@ static struct path *arrival_take(struct listener *listener, uint32_t slot, struc
 {
     struct relay *relay = listener->lane->relay;
     struct arrival *arrival = &relay->arrival[slot];
+    const struct flow flow = {listener, &arrival->client, &arrival->local};
     struct path *path = before;
 
     if (path == NULL || !endpoint_equal(&arrival->client, &arrival[-1].client) ||
         !endpoint_same_address(&arrival->local, &arrival[-1].local))
         path = path_find(listener, arrival);
+    if (relay->tracing && arrival->ike.kind == IKE_MESSAGE) /* before what becomes of it */
+        trace_datagram(&flow, path, &arrival->ike, false);
     path = path == NULL ? path_new(listener, slot) : path_check(listener, slot, path);
     if (path != NULL && path->watched.fd < 0)
         path = path_reopen(listener, slot, path);
     if (path == NULL)
         return NULL;
+    if (relay->tracing && arrival->ike.kind == IKE_ESP)
+        trace_datagram(&flow, path, &arrival->ike, false);
     path_heard(relay, path);
     path->zone = arrival->local.scope;
     source_asked(path, &arrival->ike);
@@ -356,7 +369,9 @@ static void path_send(struct relay *relay, struct path *path)
     row_add(&path->row->bytes_to_server, result.bytes);
     relay_count(relay, COUNTER_datagrams_to_servers, result.datagrams);
     relay_count(relay, COUNTER_bytes_to_servers, result.bytes);
-    relay_count(relay, COUNTER_dropped_send_to_server, result.dropped);
+    lane_lose(path->lane, LOSS_dropped_send_to_server, result.dropped);
+    if (result.dropped > 0 && relay->tracing)
+        trace_loss(&(struct flow){path->listener, &path->row->client, NULL}, LOSS_dropped_send_to_server);
     relay_count(relay, COUNTER_icmp_errors, result.icmp_errors);
     relay_count(relay, COUNTER_resends, result.resends);
     relay_count(relay, COUNTER_gso_runs, result.gso_runs);

@@ -61,6 +61,7 @@
     X(lane_slot, epoch, 0)                                                                                             \
     X(lane_slot, holder, 8)                                                                                            \
     X(lane_slot, drop_seen, 16)                                                                                        \
+    X(lane_slot, losses, 64)                                                                                           \
     X(drop_slot, sequence, 0)                                                                                          \
     X(drop_slot, client, 8)                                                                                            \
     X(drop_slot, ended, 32)                                                                                            \
@@ -71,6 +72,17 @@
     X(source_load, refusal, 8)                                                                                         \
     X(source_load, added, 16)                                                                                          \
     X(source_load, clients, 20)                                                                                        \
+    X(trace_event, client, 8)                                                                                          \
+    X(trace_event, service, 32)                                                                                        \
+    X(trace_event, kind, 56)                                                                                           \
+    X(trace_event, worker, 64)                                                                                         \
+    X(trace_event, text, 80)                                                                                           \
+    X(trace_slot, event, 8)                                                                                            \
+    X(trace_board, until_ms, 0)                                                                                        \
+    X(trace_board, generation, 8)                                                                                      \
+    X(trace_board, watches, 16)                                                                                        \
+    X(trace_board, last, 576)                                                                                          \
+    X(trace_board, events, 640)                                                                                        \
     X(record_slot, value, 0)                                                                                           \
     X(record_slot, reserve, 8)                                                                                         \
     X(record_slot, fingerprint, 16)                                                                                    \
@@ -117,10 +129,12 @@ OFFSETS(X)
     X(pool_slot, 64)                                                                                                   \
     X(service_slot, 80)                                                                                                \
     X(profile_slot, 88)                                                                                                \
-    X(lane_slot, 64)                                                                                                   \
+    X(lane_slot, 256)                                                                                                  \
     X(drop_slot, 40)                                                                                                   \
     X(source_slot, 32)                                                                                                 \
-    X(source_load, 24)
+    X(source_load, 24)                                                                                                 \
+    X(trace_slot, 128)                                                                                                 \
+    X(trace_board, 131712)
 
 #define X(type, octets)                                                                                                \
     _Static_assert(sizeof(struct type) == (octets), #type " has another size: raise SEGMENT_LAYOUT");
@@ -143,6 +157,7 @@ const struct segment_layout segment_layout_present = {
                [TABLE_DROPS] = {SEGMENT_DROPS, sizeof(struct drop_slot), NULL},
                [TABLE_SOURCES] = {SEGMENT_SOURCES, sizeof(struct source_slot), NULL},
                [TABLE_LOADS] = {SEGMENT_SERVERS * SEGMENT_SOURCES, sizeof(struct source_load), NULL},
+               [TABLE_TRACES] = {1, sizeof(struct trace_board), NULL},
                [TABLE_BUCKETS] = {0, sizeof(struct record_bucket), NULL},
                [TABLE_ROWS] = {0, sizeof(struct session_row), NULL}},
 };

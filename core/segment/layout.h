@@ -4,7 +4,7 @@
  *   offset             what                                   written by
  *   0                  header (one page)                      master, before any other process maps it; cursors by all
  *   shape-dependent    processes, servers, pools, services, profiles, lanes, drops,
- *                      sources, loads of sources                                       see each
+ *                      sources, loads of sources, traces                               see each
  *                      record buckets                         workers, monitor (record.h says how)
  *                      session rows, one partition per lane   the lane's holder alone (session.h)
  *
@@ -35,6 +35,10 @@
 #define SEGMENT_LANES 256u
 #define SEGMENT_DROPS 64u
 #define SEGMENT_SOURCES 64u          /* own addresses towards servers, with that of the route's choice */
+#define SEGMENT_LANE_LOSSES 24u /* room for LANE_LOSSES */
+#define SEGMENT_TRACES 16u      /* clients that are followed at a time */
+#define SEGMENT_TRACE_EVENTS 1024u
+#define SEGMENT_TRACE_TEXT 40u
 #define SEGMENT_PLUGIN_COUNTERS 128u /* per process, all profiles together */
 #define SEGMENT_NO_INDEX UINT32_MAX
 
@@ -111,6 +115,30 @@ enum counter {
         COUNTER_COUNT
 };
 
+/* X-macro: counters that each lane has as well: what came and was not served, by reason. New ones stand at the end. */
+#define LANE_LOSSES(X)                                                                                                 \
+    X(refused_sessions_full)                                                                                           \
+    X(refused_no_cell)                                                                                                 \
+    X(refused_no_descriptor)                                                                                           \
+    X(refused_no_server)                                                                                               \
+    X(refused_by_plugin)                                                                                               \
+    X(refused_records_full)                                                                                            \
+    X(refused_service_limit)                                                                                           \
+    X(dropped_server_disabled)                                                                                         \
+    X(dropped_send_to_server)                                                                                          \
+    X(dropped_send_to_client)                                                                                          \
+    X(dropped_stranger)                                                                                                \
+    X(dropped_socket_queue)                                                                                            \
+    X(refused_no_source)
+
+enum lane_loss {
+#define X(name) LOSS_##name,
+    LANE_LOSSES(X)
+#undef X
+        LOSS_COUNT
+};
+_Static_assert(LOSS_COUNT <= SEGMENT_LANE_LOSSES, "a lane has room for every reason");
+
 struct plugin_counter {
     _Atomic uint64_t identity; /* hash_identity("counter", "PROFILE/COUNTER"); 0: free */
     _Atomic uint64_t value;
@@ -182,9 +210,10 @@ struct profile_slot {
     uint64_t last_death_ms;       /* master's own */
 };
 struct lane_slot {
-    _Alignas(64) _Atomic uint64_t epoch; /* raised by each new holder */
-    _Atomic uint32_t holder;             /* process slot; SEGMENT_NO_INDEX: nobody */
-    _Atomic uint64_t drop_seen;          /* newest drop that the holder has carried out */
+    _Alignas(64) _Atomic uint64_t epoch;                       /* raised by each new holder */
+    _Atomic uint32_t holder;                                   /* process slot; SEGMENT_NO_INDEX: nobody */
+    _Atomic uint64_t drop_seen;                                /* newest drop that the holder has carried out */
+    _Alignas(64) _Atomic uint64_t losses[SEGMENT_LANE_LOSSES]; /* by enum lane_loss, since the segment was made */
 };
 struct drop_slot {
     _Atomic uint64_t sequence; /* written last, release */
@@ -204,6 +233,37 @@ struct source_load {
     _Atomic uint64_t refusal; /* the last 16 IKE_SA_INITs, 1: unanswered | no new client until, ms << 16 (workers) */
     _Atomic uint32_t added;   /* clients that have come, ever (workers) */
     _Atomic uint32_t clients; /* at the last recount (monitor) */
+};
+
+/* Who is followed, and what was seen of them: trace.h. */
+struct trace_watch {
+    _Atomic uint64_t until_ms; /* free from then on (monitor) */
+    struct hp_endpoint client; /* port 0 (monitor) */
+};
+struct trace_event {
+    uint64_t at_ms;
+    struct hp_endpoint client;
+    uint64_t service; /* identity; of a record: its low half */
+    uint64_t bytes_to_server, bytes_to_client;
+    uint16_t kind;   /* enum trace_kind */
+    uint16_t server; /* slot; UINT16_MAX: none */
+    uint16_t source_port, lane;
+    uint32_t worker; /* number; SEGMENT_NO_INDEX: no worker */
+    uint32_t message_id, size;
+    uint16_t code; /* of IKE: the first notify, 0: none that can be read; of a loss: enum lane_loss */
+    uint8_t exchange, flags;
+    char text[SEGMENT_TRACE_TEXT]; /* why; cut to fit, always ended */
+};
+struct trace_slot {
+    _Alignas(64) _Atomic uint64_t sequence; /* written last, release */
+    struct trace_event event;
+};
+struct trace_board {
+    _Alignas(64) _Atomic uint64_t until_ms; /* from then on nobody is followed (monitor) */
+    _Atomic uint64_t generation;            /* raised when a client begins to be followed (monitor) */
+    struct trace_watch watches[SEGMENT_TRACES];
+    _Alignas(64) _Atomic uint64_t last; /* sequence of the newest event; 0: none yet (whoever posts adds) */
+    struct trace_slot events[SEGMENT_TRACE_EVENTS];
 };
 
 #define RECORD_SLOTS 16u

@@ -52,12 +52,23 @@ static void bucket_of_3(void *present, const void *old)
         record_source_init(bucket, i, 0);
 }
 
+/* Until 3 a lane did not count what it refused or dropped, and nobody was followed. */
+#define LANE_OF_3 64u
+
+static void lane_of_3(void *present, const void *old)
+{
+    struct lane_slot *lane = present;
+
+    memset((void *)lane, 0, sizeof *lane);
+    memcpy((void *)lane, old, LANE_OF_3);
+}
+
 /* What they have in common. */
 #define TABLES_BEFORE_4                                                                                                \
     [TABLE_PROCESSES] = {256, 2624, NULL}, [TABLE_SERVERS] = {1024, 1408, NULL}, [TABLE_POOLS] = {256, 64, NULL},      \
-    [TABLE_SERVICES] = {256, 80, NULL}, [TABLE_PROFILES] = {64, 88, NULL}, [TABLE_LANES] = {256, 64, NULL},            \
-    [TABLE_DROPS] = {64, 40, NULL}, [TABLE_SOURCES] = {0, 0, NULL}, [TABLE_LOADS] = {0, 0, NULL},                      \
-    [TABLE_BUCKETS] = {0, 1088, bucket_of_3}
+    [TABLE_SERVICES] = {256, 80, NULL}, [TABLE_PROFILES] = {64, 88, NULL},                                             \
+    [TABLE_LANES] = {256, LANE_OF_3, lane_of_3}, [TABLE_DROPS] = {64, 40, NULL}, [TABLE_SOURCES] = {0, 0, NULL},       \
+    [TABLE_LOADS] = {0, 0, NULL}, [TABLE_TRACES] = {0, 0, NULL}, [TABLE_BUCKETS] = {0, 1088, bucket_of_3}
 
 static const struct segment_layout layouts_old[] = {
     {.number = 1, .tables = {TABLES_BEFORE_4, [TABLE_ROWS] = {0, ROW_OF_1, row_of_1}}},

@@ -19,6 +19,17 @@ static const char *const counter_helps[] = {
 #undef X
 };
 
+enum counter lane_loss_counter(enum lane_loss loss)
+{
+    static const enum counter counters[] = {
+#define X(name) COUNTER_##name,
+        LANE_LOSSES(X)
+#undef X
+    };
+
+    return counters[(unsigned)loss < LOSS_COUNT ? loss : 0];
+}
+
 const char *counter_name(enum counter counter)
 {
     return (unsigned)counter < COUNTER_COUNT ? counter_names[counter] : "unknown";

@@ -190,9 +190,10 @@ static bool slot_publish(struct record_bucket *bucket, uint32_t slot, uint64_t h
 }
 
 /* No slot could be reserved under this head. true: look again. */
-static bool room_make(struct record_bucket *bucket, uint64_t head, uint32_t now_s, bool evict, uint32_t *evicted)
+static bool room_make(struct segment *segment, struct record_bucket *bucket, uint64_t head, uint32_t now_s, bool evict,
+                      uint32_t *evicted)
 {
-    enum record_eviction eviction = evict ? record_evict(bucket, now_s) : EVICTION_NOTHING;
+    enum record_eviction eviction = evict ? record_evict(segment, bucket, now_s) : EVICTION_NOTHING;
 
     if (eviction == EVICTION_DONE)
         ++*evicted;
@@ -226,7 +227,7 @@ enum record_result record_claim(struct segment *segment, uint32_t self, const st
             break;
         if (mine == RECORD_NO_SLOT) {
             mine = slot_find_free(segment, bucket, identity);
-            if (mine == RECORD_NO_SLOT && room_make(bucket, scan.head, now_s, evict, evicted))
+            if (mine == RECORD_NO_SLOT && room_make(segment, bucket, scan.head, now_s, evict, evicted))
                 continue;
             if (mine == RECORD_NO_SLOT)
                 break;

@@ -75,7 +75,7 @@ enum record_eviction {
     EVICTION_LOST,   /* the one chosen has changed meanwhile: look again */
     EVICTION_NOTHING /* only proven ones that have not expired */
 };
-enum record_eviction record_evict(struct record_bucket *bucket, uint32_t now_s);
+enum record_eviction record_evict(struct segment *segment, struct record_bucket *bucket, uint32_t now_s);
 
 bool record_slot_expired(const struct record_slot *slot, uint64_t value, uint32_t now_s);
 /* The higher the sooner it makes way; 0: never in a claim. */

@@ -3,6 +3,7 @@
  * unproven ones; within each, the one that was used longest ago. A proven record that has not expired never does (I5):
  * a flood from spoofed sources makes unproven records only, and those throw out each other. */
 #include "segment/record_bucket.h"
+#include "segment/trace.h"
 
 enum rank { RANK_KEEP, RANK_UNPROVEN, RANK_NEVER_USED, RANK_EXPIRED };
 
@@ -32,10 +33,12 @@ uint32_t record_slot_rank(const struct record_slot *slot, uint64_t value, uint32
     return RANK_UNPROVEN;
 }
 
-enum record_eviction record_evict(struct record_bucket *bucket, uint32_t now_s)
+enum record_eviction record_evict(struct segment *segment, struct record_bucket *bucket, uint32_t now_s)
 {
     uint64_t head = atomic_load_explicit(&bucket->head, memory_order_acquire), chosen_value = 0;
     uint32_t chosen = RECORD_NO_SLOT, chosen_age = 0, chosen_rank = RANK_KEEP;
+    struct record_view view;
+    bool followed;
 
     for (uint64_t bits = head & RECORD_OCCUPIED; bits != 0; bits &= bits - 1) {
         uint32_t slot = (uint32_t)__builtin_ctzll(bits);
@@ -55,12 +58,16 @@ enum record_eviction record_evict(struct record_bucket *bucket, uint32_t now_s)
     }
     if (chosen == RECORD_NO_SLOT)
         return EVICTION_NOTHING;
+    followed = trace_is_on(segment, now_s * 1000ull) &&
+               record_read(segment, (uint32_t)(bucket - segment->buckets) * RECORD_SLOTS + chosen, &view);
     /* From the value that was judged: a record that was used, moved or proven meanwhile stays. */
     if (!atomic_compare_exchange_strong_explicit(
             &bucket->slots[chosen].value, &chosen_value,
             record_value_make(RECORD_GENERATION(chosen_value), RECORD_DEAD, false, 0), memory_order_acq_rel,
             memory_order_relaxed))
         return EVICTION_LOST;
+    if (followed)
+        trace_record(segment, TRACE_RECORD_EVICTED, &view, now_s * 1000ull);
     record_clear(bucket, chosen);
     return EVICTION_DONE;
 }

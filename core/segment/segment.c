@@ -69,6 +69,7 @@ static void tables_attach(struct segment *self, char *base, const struct segment
     self->drops = (void *)(base + tables.at[TABLE_DROPS]);
     self->sources = (void *)(base + tables.at[TABLE_SOURCES]);
     self->loads = (void *)(base + tables.at[TABLE_LOADS]);
+    self->traces = (void *)(base + tables.at[TABLE_TRACES]);
     self->buckets = (void *)(base + tables.at[TABLE_BUCKETS]);
     self->rows = (void *)(base + tables.at[TABLE_ROWS]);
     self->lane_count = checked->lanes;

@@ -25,6 +25,7 @@ struct segment { /* a process's own view; every table's size is checked at map t
     struct drop_slot *drops;                          /* SEGMENT_DROPS */
     struct source_slot *sources;                      /* SEGMENT_SOURCES */
     struct source_load *loads;                        /* SEGMENT_SERVERS * SEGMENT_SOURCES */
+    struct trace_board *traces;                       /* one */
     struct record_bucket *buckets;                    /* shape.buckets below */
     struct session_row *rows;                         /* lane l's rows: rows + l * rows_per_lane */
     uint32_t lane_count, bucket_count, rows_per_lane; /* copies of the header's, checked: use these, not the header's */
@@ -62,6 +63,7 @@ bool process_alive(const struct segment *segment, uint32_t slot, uint32_t genera
 uint64_t counter_total(const struct segment *segment, enum counter counter); /* [any] over all processes */
 const char *counter_name(enum counter counter);
 const char *counter_help(enum counter counter);
+enum counter lane_loss_counter(enum lane_loss loss); /* the counter of all lanes together; unknown: the first */
 static inline void counter_add(struct process_slot *self, enum counter counter, uint64_t by)
 {
     uint64_t old = atomic_load_explicit(&self->counters[counter], memory_order_relaxed); /* one writer */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Where each table lies in the file, from the three numbers that shape it. Private to this folder.
  *
- *   4096      processes, servers, pools, services, profiles, lanes, drops, sources, loads: of fixed size, each on
- *             pages of its own
+ *   4096      processes, servers, pools, services, profiles, lanes, drops, sources, loads, traces: of fixed size, each
+ *             on pages of its own
  *   then      record buckets: header.buckets
  *   then      session rows: header.lanes * header.rows_per_lane
  *
@@ -26,6 +26,7 @@ enum segment_table { /* in the order in which they lie in the file */
                      TABLE_DROPS,
                      TABLE_SOURCES,
                      TABLE_LOADS,
+                     TABLE_TRACES,
                      TABLE_BUCKETS,
                      TABLE_ROWS,
                      TABLE_COUNT

@@ -23,6 +23,17 @@ struct drop { /* the verb drop under way */
     bool posted;
 };
 
+struct trace { /* the verb trace under way */
+    bool on;
+    struct hp_endpoint client; /* port 0: any */
+    uint64_t next;             /* event to look at */
+    uint64_t hole_ms;          /* since when that one is not there yet, though newer ones are; 0: it is */
+    uint64_t beat_ms;          /* when something was written last */
+    uint64_t lost;             /* events that were passed over and not told yet */
+    int64_t wall_ahead_ms;     /* of clock.h */
+    char ignored[64];          /* what its reader sends */
+};
+
 struct connection {
     struct control *control;
     const struct control_sources *sources;
@@ -35,6 +46,7 @@ struct connection {
     size_t size;
     struct listing listing;
     struct drop drop;
+    struct trace trace;
     int open_handles;
     bool closing;
 };
@@ -43,6 +55,10 @@ struct connection {
 void connection_answer(struct connection *connection, json_t *answer); /* takes the reference; NULL: no memory */
 void connection_refuse(struct connection *connection, const char *error, const char *next);
 void connection_list(struct connection *connection); /* as connection->listing says */
+/* text from malloc, taken over; the connection goes on when it is out. */
+void connection_write(struct connection *connection, char *text, size_t size);
+/* How many connections trace the client; NULL: any. */
+uint32_t connection_traces(const struct connection *connection, const struct hp_endpoint *client);
 /* A duplicate of its descriptor, for somebody else to answer on; the connection is closed here. -1: none left, and
  * refused. */
 int connection_give_away(struct connection *connection);

@@ -6,9 +6,12 @@
  *        more than 64 KiB             -> an error object, the rest is not read
  *        the reader is slow           -> a piece that it does not take within 5 s closes the connection
  *        the reader is gone           -> the write fails, closed
+ *        a trace      -> goes on until its reader goes (trace.c)
  *        no memory                    -> closed without an answer; a new one waits until another has ended */
 #include "monitor/control/connection.h"
 #include "monitor/control/requests.h"
+
+#include "base/endpoint.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -90,6 +93,8 @@ static void connection_close(struct connection *connection)
     if (connection->closing)
         return;
     connection->closing = true;
+    if (!connection->control->closing) /* else the next monitor finds its watch */
+        trace_end(connection);
     recount_forget(connection->sources->recount, &connection->drop.search);
     uv_close((uv_handle_t *)&connection->pipe, on_handle_closed);
     uv_close((uv_handle_t *)&connection->timer, on_handle_closed);
@@ -131,17 +136,53 @@ void connection_extend(struct connection *connection)
     uv_timer_start(&connection->timer, on_timeout, CONTROL_TIMEOUT_MS, 0);
 }
 
+static void on_ignored_allocate(uv_handle_t *handle, size_t suggested, uv_buf_t *buffer)
+{
+    struct connection *connection = handle->data;
+
+    (void)suggested;
+    *buffer = uv_buf_init(connection->trace.ignored, sizeof connection->trace.ignored);
+}
+
+static void on_ignored(uv_stream_t *stream, ssize_t size, const uv_buf_t *buffer)
+{
+    (void)buffer;
+    if (size < 0)
+        connection_close(stream->data);
+}
+
+/* Nobody waits for anything now: no time-out, but its reader may go. */
+static void trace_written(struct connection *connection)
+{
+    uv_timer_stop(&connection->timer);
+    if (uv_is_readable((uv_stream_t *)&connection->pipe) && !uv_is_closing((uv_handle_t *)&connection->pipe))
+        (void)uv_read_start((uv_stream_t *)&connection->pipe, on_ignored_allocate, on_ignored);
+}
+
 static void on_written(uv_write_t *write, int status)
 {
     struct connection *connection = write->data;
 
     free(connection->text);
     connection->text = NULL;
+    if (connection->trace.on && status == 0 && !connection->closing) {
+        trace_written(connection);
+        return;
+    }
     if (status < 0 || connection->closing || connection->listing.kind == LISTING_NONE || connection->listing.ended) {
         connection_close(connection);
         return;
     }
     connection_list(connection);
+}
+
+uint32_t connection_traces(const struct connection *connection, const struct hp_endpoint *client)
+{
+    uint32_t count = 0;
+
+    for (const struct connection *other = connection->control->connections; other != NULL; other = other->next)
+        count += other->trace.on && (client == NULL || endpoint_same_address(client, &other->trace.client));
+    return count;
 }
 
 static void write_piece(struct connection *connection)
@@ -152,6 +193,13 @@ static void write_piece(struct connection *connection)
     connection->write.data = connection;
     if (uv_write(&connection->write, (uv_stream_t *)&connection->pipe, &piece, 1, on_written) < 0)
         connection_close(connection);
+}
+
+void connection_write(struct connection *connection, char *text, size_t size)
+{
+    connection->text = text;
+    connection->size = size;
+    write_piece(connection);
 }
 
 void connection_answer(struct connection *connection, json_t *answer)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The control socket: one JSON line in, one JSON object out, close. Monitor only; nothing blocks, and no client of it
+/* The control socket: one JSON line in, one JSON object out, close (trace: one a line, until its
+ * reader goes). Monitor only; nothing blocks, and no client of it
  * can hold up the probes: requests are bounded, answers are written in pieces, everybody has five seconds a piece. */
 #ifndef MONITOR_CONTROL_CONTROL_H
 #define MONITOR_CONTROL_CONTROL_H
@@ -11,6 +12,7 @@
 #define CONTROL_CONNECTIONS 64u
 #define CONTROL_REQUEST_MAX 65536u
 #define CONTROL_TIMEOUT_MS 5000u
+#define CONTROL_TRACES 8u /* of the connections; the others are for who asks something */
 
 struct control;
 struct control_sources { /* what is answered from; borrowed */

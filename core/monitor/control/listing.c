@@ -17,7 +17,7 @@
 #define PIECE_BYTES 49152u /* a piece ends when it is as long */
 #define PIECE_LOOKS 8192u  /* or after so many rows */
 
-static const char *service_name(const struct connection *connection, uint64_t identity, uint64_t mask)
+const char *service_name(const struct connection *connection, uint64_t identity, uint64_t mask)
 {
     const struct topology *topology = connection->sources->context->topology;
 

@@ -12,7 +12,7 @@ static const struct {
 } verbs[] = {
     {"status", answer_status},     {"servers", answer_servers}, {"sessions", answer_sessions},
     {"affinity", answer_affinity}, {"record", answer_record},   {"drop", answer_drop},
-    {"reload", answer_reload},
+    {"trace", answer_trace},       {"reload", answer_reload},
 };
 
 void request_answer(struct connection *connection, const char *line, size_t size)

@@ -15,7 +15,11 @@ void answer_sessions(struct connection *connection, const json_t *request);
 void answer_affinity(struct connection *connection, const json_t *request);
 void answer_record(struct connection *connection, const json_t *request);
 void answer_drop(struct connection *connection, const json_t *request);
+void answer_trace(struct connection *connection, const json_t *request);
 void answer_reload(struct connection *connection, const json_t *request);
+
+/* The connection closes while its reader may have gone: nobody else follows its client, so it is not followed. */
+void trace_end(struct connection *connection);
 
 /* The next piece of a listing, from malloc; NULL: no memory. Sets listing.ended with the last one. */
 char *listing_piece(struct connection *connection, size_t *size);
@@ -31,6 +35,8 @@ void sources_add_notes(const struct control_sources *sources, uint32_t slot, jso
 enum client_given { CLIENT_ABSENT, CLIENT_GIVEN, CLIENT_WRONG };
 enum client_given request_client(struct connection *connection, const json_t *request, struct hp_endpoint *client);
 
+/* By the bits of its identity that mask has; NULL: it is no longer configured. */
+const char *service_name(const struct connection *connection, uint64_t identity, uint64_t mask);
 /* A name from the segment, which anybody may have spoilt: at most SEGMENT_NAME printable octets. A new reference. */
 json_t *json_name(const char name[SEGMENT_NAME]);
 json_t *json_server(const struct segment *segment, uint32_t server); /* its name; null: no such slot */

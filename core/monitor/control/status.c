@@ -96,6 +96,28 @@ static json_t *counters_object(const struct segment *segment)
     return object;
 }
 
+/* What each lane has refused or dropped: the lanes, and of each the reasons, that are not 0. */
+static json_t *lanes_array(const struct segment *segment)
+{
+    json_t *array = json_array();
+
+    for (uint32_t lane = 0; lane < segment->lane_count; lane++) {
+        json_t *losses = json_object();
+
+        for (int i = 0; i < LOSS_COUNT; i++) {
+            uint64_t count = atomic_load_explicit(&segment->lanes[lane].losses[i], memory_order_relaxed);
+
+            if (count != 0)
+                json_object_set_new(losses, counter_name(lane_loss_counter((enum lane_loss)i)),
+                                    json_integer((json_int_t)count));
+        }
+        if (json_object_size(losses) > 0)
+            json_array_append_new(array, json_pack("{s:i, s:O}", "lane", (int)lane, "lost", losses));
+        json_decref(losses);
+    }
+    return array;
+}
+
 /* Listeners are bound with IP_FREEBIND: one may wait for an address that comes later. A bind without it tells. */
 static bool address_is_here(const struct hp_endpoint *endpoint)
 {
@@ -179,11 +201,12 @@ void answer_status(struct connection *connection, const json_t *request)
     roll.reasons = json_array();
     call_all(&roll, context->config->workers);
     connection_answer(connection,
-                      json_pack("{s:b, s:s, s:b, s:o, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o}", "ok", 1, "version",
+                      json_pack("{s:b, s:s, s:b, s:o, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o}", "ok", 1, "version",
                                 HOMEPORT_VERSION, "healthy", roll.healthy, "reasons", roll.reasons, "uptime_ms",
                                 uptime(&roll), "reloads", (json_int_t)atomic_load(&segment->header->reloads), "workers",
                                 (json_int_t)context->config->workers, "processes", roll.processes, "listeners",
                                 listeners_array(context->config), "segment",
                                 segment_object(segment, recount_totals(connection->sources->recount)), "quarantined",
-                                quarantined_array(segment), "counters", counters_object(segment)));
+                                quarantined_array(segment), "counters", counters_object(segment), "lanes",
+                                lanes_array(segment)));
 }

@@ -285,6 +285,35 @@ Test(proof, is_not_what_a_stranger_gets)
     cr_assert_not(ike_is_proof(&read));
 }
 
+Test(notify, is_the_first_payload_of_what_is_not_encrypted)
+{
+    uint8_t octets[28 + 8] = {[0] = 1, [16] = 41, [17] = 0x20, [18] = IKE_SA_INIT, [19] = 0x20, [27] = 36};
+    struct ike_datagram read;
+
+    octets[28 + 3] = 8;
+    octets[28 + 6] = 16390 >> 8;
+    octets[28 + 7] = 16390 & 0xff;
+    read = read_octets(octets, sizeof octets, 500);
+    cr_assert_eq(ike_notify(&read), 16390);
+    octets[16] = 33;
+    read = read_octets(octets, sizeof octets, 500);
+    cr_assert_eq(ike_notify(&read), 0, "begins with another payload");
+}
+
+Test(notify, that_is_cut_is_none)
+{
+    for (uint8_t size = 28; size < 36; size++) {
+        uint8_t octets[36] = {[0] = 1, [16] = 41, [17] = 0x20, [18] = IKE_SA_INIT, [27] = size};
+        struct ike_datagram read;
+
+        memset(octets + 28, 0xff, sizeof octets - 28);
+        read = read_octets(octets, size, 500);
+        cr_assert_eq(read.kind, IKE_MESSAGE);
+        cr_assert_eq(ike_notify(&read), 0, "%u octets", size);
+    }
+    cr_assert_eq(ike_notify(&(struct ike_datagram){.kind = IKE_ESP, .size = 100}), 0);
+}
+
 static void probe_is_well_formed(bool marked)
 {
     static const uint8_t spi[8] = {8, 7, 6, 5, 4, 3, 2, 1};

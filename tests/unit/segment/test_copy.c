@@ -109,12 +109,19 @@ static void names_make(void)
     atomic_store(&segment->profiles[profile_assign(segment, "kemp")].quarantined, 1);
     drop_post(segment, &address);
     atomic_store(&segment->lanes[3].epoch, 12);
+    atomic_store(&segment->lanes[3].losses[LOSS_dropped_stranger], 31);
     atomic_store(&segment->header->reloads, 5);
     worker = process_begin(segment, PROCESS_WORKER, 0);
     counter_add(&segment->processes[worker], COUNTER_decisions, 42);
     counter_add(&segment->processes[0], COUNTER_decisions, 1000);
     atomic_store(&segment->processes[worker].plugin_counters[0].identity, 77);
     atomic_store(&segment->processes[worker].plugin_counters[0].value, 7);
+}
+
+/* Of the present layout. */
+static void losses_check(void)
+{
+    cr_assert_eq(atomic_load(&segment->lanes[3].losses[LOSS_dropped_stranger]), 31);
 }
 
 static void names_check(void)
@@ -197,6 +204,7 @@ Test(copy, raised_capacities_carry_all_over)
     cr_assert_eq(segment->rows_per_lane, 100);
     cr_assert_eq(segment->lane_count, 8, "lanes and ports stay what they were");
     world_check(true);
+    losses_check();
     open_or_fail();
     cr_assert_str_empty(fixture_logged(&fixture, logged), "once: the new one is fit");
     world_check(true);
@@ -364,34 +372,41 @@ Test(copy, does_not_let_a_session_watch_what_it_did_not_watch_before)
     cr_assert_not(watches(session_of_port(0, 4)));
 }
 
-/* The shapes of the layouts before, by hand: as today's, but without sources (3), and without settings (2), and rows of
- * two cache lines (1). */
+/* The shapes of the layouts before, by hand: as today's, but without sources, lanes without what they have lost, nobody
+ * who is followed (3), without settings (2), and rows of two cache lines (1). */
 static void file_to_layout(uint32_t layout)
 {
-    static const size_t tables[] = {256 * 2624, 1024 * 1408, 256 * 64, 256 * 80, 64 * 88, 256 * 64, 64 * 40};
-    const uint8_t *old_buckets = (const void *)segment->buckets, *old_rows = (const void *)segment->rows;
-    size_t buckets = 4096, rows, row_count = 64, bucket_octets = 40 * 1088, size, row_octets = layout == 1 ? 128 : 192;
-    uint8_t *file;
+    const size_t rows_size = layout == 1 ? 128 : 192;
+    const struct {
+        size_t count, size, present_size;
+        const void *present;
+    } tables[] = {
+        {256, 2624, 2624, segment->processes}, {1024, 1408, 1408, segment->servers},
+        {256, 64, 64, segment->pools},         {256, 80, 80, segment->services},
+        {64, 88, 88, segment->profiles},       {256, 64, 256, segment->lanes},
+        {64, 40, 40, segment->drops},          {40, 1088, 1088, segment->buckets},
+        {64, rows_size, 192, segment->rows},
+    };
+    uint8_t *file = calloc(1, segment->size);
+    size_t at = 4096;
     int fd;
 
-    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
-        buckets += (tables[i] + 4095) / 4096 * 4096;
-    rows = buckets + (bucket_octets + 4095) / 4096 * 4096;
-    size = rows + (row_count * row_octets + 4095) / 4096 * 4096;
-    file = calloc(1, size);
-    memcpy(file, (const void *)segment->header, buckets);
-    memcpy(file + buckets, old_buckets, bucket_octets);
-    for (size_t i = 0; i < 40; i++)
-        memset(file + buckets + i * 1088 + 8, 0, 56);
-    for (size_t i = 0; i < row_count; i++)
-        memcpy(file + rows + i * row_octets, old_rows + i * 192, row_octets);
-    for (size_t i = 0; i < row_count; i++) /* nobody has ever written there */
-        memset(file + rows + i * row_octets + (layout < 3 ? 120 : 164), 0xa5, layout < 3 ? 8 : 2);
+    memcpy(file, segment->header, 4096);
+    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) {
+        for (size_t j = 0; j < tables[i].count; j++)
+            memcpy(file + at + j * tables[i].size, (const uint8_t *)tables[i].present + j * tables[i].present_size,
+                   tables[i].size);
+        for (size_t j = 0; j < tables[i].count && tables[i].present == segment->buckets; j++)
+            memset(file + at + j * tables[i].size + 8, 0, 56);
+        for (size_t j = 0; j < tables[i].count && tables[i].present == segment->rows; j++) /* never written there */
+            memset(file + at + j * tables[i].size + (layout < 3 ? 120 : 164), 0xa5, layout < 3 ? 8 : 2);
+        at = (at + tables[i].count * tables[i].size + 4095) / 4096 * 4096;
+    }
     memcpy(file + 8, &layout, 4);
-    memcpy(file + 64, &(uint64_t){size}, 8); /* size */
+    memcpy(file + 64, &(uint64_t){at}, 8); /* size */
     cr_assert_eq(unlinkat(fixture.directory, "segment", 0), 0);
     fd = openat(fixture.directory, "segment", O_WRONLY | O_CREAT | O_EXCL, 0600);
-    cr_assert_eq(write(fd, file, size), (ssize_t)size);
+    cr_assert_eq(write(fd, file, at), (ssize_t)at);
     close(fd);
     free(file);
 }
@@ -421,6 +436,10 @@ static void expect_carried_over_from(uint32_t layout)
         cr_assert(record_source(segment, i, RECORD_DECISION(view.ref.value), &seen));
         cr_assert(seen.chosen && seen.source == SOURCE_ROUTE, "its client came from there, and goes on so");
     }
+    for (uint32_t i = 0; i < SEGMENT_LANES; i++)
+        for (uint32_t loss = 0; loss < SEGMENT_LANE_LOSSES; loss++)
+            cr_assert_eq(atomic_load(&segment->lanes[i].losses[loss]), 0, "lane %u", i);
+    cr_assert_eq(atomic_load(&segment->traces->last), 0);
 }
 
 Test(copy, of_the_layout_before_carries_all_over)
