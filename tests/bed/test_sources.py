@@ -36,7 +36,6 @@ def test_twelve_clients_that_connect_at_once(count, capsys):
                   f"first try, {len(cookies)} were asked for cookies, {len(repeats)} had to repeat themselves")
         ends = collections.Counter(end.rsplit(":", 1)[0] for _, end in bed.associations("v1").values())
         assert ends == {address: CLIENTS // count for address in ADDRESSES[:count]}
-        assert bed.homes(came_on_500=True) == {client: 1 for client in bed.clients}
         if count == 1:
             assert cookies and repeats
         else:

@@ -236,7 +236,8 @@ static const struct {
      "18:13: error: `vpn1` has an IPv4 address, and none of these source addresses is IPv4: add one of this machine's, "
      "or take the server out of the pool"},
     {"source_of_one_port_alone", "idle: 2h", "source: [ 192.0.2.1 ]",
-     "23:3: error: `ike` and `nat-t` share records, but not their `source`: the two ports of one client would come from "
+     "23:3: error: `ike` and `nat-t` share records, but not their `source`: the two ports of one client would come "
+     "from "
      "two addresses, and IKEv2 breaks; give both the same"},
     {"later_source_at_a_service", "idle: 2h", "source: transparent",
      "23:95: error: `source: transparent`: not in this version"},
