@@ -4,6 +4,7 @@
 #include "fixture.h"
 
 #include "base/clock.h"
+#include "base/hash.h"
 #include "monitor/control/control.h"
 #include "segment/trace.h"
 
@@ -99,7 +100,7 @@ static struct trace_event event_of(uint8_t last, uint16_t port, enum trace_kind 
                                 .worker = 1,
                                 .lane = 3};
 
-    event.service = fixture.topology->services[0].identity;
+    event.service = hash_identity("service", "ike");
     return event;
 }
 
