@@ -18,6 +18,8 @@ static void derive_service(const struct config *config, struct config_service *s
 
     service->port = service->listen[0].port;
     service->server_port = pool->port != 0 ? pool->port : service->port;
+    if (service->source == SOURCE_OF_POOL)
+        service->source = pool->source;
     service->check = pool->health.check;
     if (service->check == CHECK_AUTO)
         service->check = service->protocol == IPPROTO_UDP ? CHECK_IKE : CHECK_TCP;
@@ -234,20 +236,21 @@ static void check_health_source(struct reader *reader, const struct config_pool 
     }
 }
 
-/* `nat` is the only source here; once there are more, only pools that use it are meant. */
+/* Said once a pool, if one of its services is meant. */
 static void warn_about_nat(struct reader *reader, uint32_t index)
 {
     const struct config *config = reader->config;
 
     for (uint32_t i = 0; i < config->service_count; i++) {
-        if (config->services[i].pool != index || !config->services[i].ike)
+        if (config->services[i].pool != index || !config->services[i].ike || config->services[i].source != SOURCE_NAT)
             continue;
         diagnostics_add(reader->diagnostics, SEVERITY_WARNING, config->pools[index].at,
                         "the servers of pool `%s` see all clients come from one address (source: nat). Windows RRAS "
                         "stops answering at about ten tunnels from one address: raise its registry value "
                         "IkeNumEstablishedForInitialQuery. strongSwan asks for cookies from three half-open IKE_SAs "
-                        "per address and drops from five: raise cookie_threshold_ip and block_threshold. (A list of "
-                        "source addresses, or source: transparent, will spare you this; neither is in this version.)",
+                        "per address and drops from five: raise cookie_threshold_ip and block_threshold. Or let them "
+                        "see the clients' own addresses: source: transparent. (A list of source addresses will do as "
+                        "well; it is not in this version.)",
                         config->pools[index].name);
         return;
     }
@@ -311,8 +314,10 @@ void check_config(struct reader *reader)
         check_listeners(reader, i);
         check_source_ports(reader, &config->services[i]);
         warn_about_group(reader, &config->services[i]);
-        if (has_pool(&config->services[i]))
-            check_loop(reader, &config->services[i]);
+        if (!has_pool(&config->services[i]))
+            continue;
+        check_loop(reader, &config->services[i]);
+        check_source(reader, &config->services[i]);
     }
     for (uint32_t i = 0; i < config->pool_count; i++) {
         check_pool_port(reader, i);

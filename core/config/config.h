@@ -28,6 +28,7 @@ enum config_check { CHECK_AUTO, CHECK_IKE, CHECK_TCP, CHECK_SSTP, CHECK_NONE };
 enum config_all_down { ALL_DOWN_SERVE, ALL_DOWN_REFUSE };
 enum config_on_failure { ON_FAILURE_SCHEDULER, ON_FAILURE_REFUSE };
 enum config_when_full { WHEN_FULL_EVICT, WHEN_FULL_REFUSE };
+enum config_source { SOURCE_NAT, SOURCE_TRANSPARENT, SOURCE_OF_POOL };
 
 struct config_option { /* a plugin option as the user wrote it */
     char *name, *text;
@@ -56,6 +57,7 @@ struct config_pool {
     uint16_t port; /* towards the servers; 0: each service keeps its own */
     struct config_health health;
     enum config_all_down all_down;
+    enum config_source source; /* never SOURCE_OF_POOL */
 };
 struct config_profile {
     char *name, *plugin; /* plugin: a name looked up on plugin_path, or a path to a .so (has a '/') */
@@ -80,10 +82,11 @@ struct config_service {
     uint32_t max_clients; /* 0: no limit */
     bool health_group;    /* false: health: { group: no } */
     /* derived */
-    bool ike;                /* an IKE service: UDP, and check ike or port 500 or 4500 */
-    uint16_t port;           /* of its first listen address */
-    uint16_t server_port;    /* towards servers: pool's, else own */
-    enum config_check check; /* auto resolved: CHECK_IKE, CHECK_TCP, CHECK_NONE */
+    bool ike;                  /* an IKE service: UDP, and check ike or port 500 or 4500 */
+    uint16_t port;             /* of its first listen address */
+    uint16_t server_port;      /* towards servers: pool's, else own */
+    enum config_check check;   /* auto resolved: CHECK_IKE, CHECK_TCP, CHECK_NONE */
+    enum config_source source; /* SOURCE_OF_POOL resolved */
 };
 
 struct config {
@@ -112,13 +115,14 @@ struct config {
 /* Parses and checks (size) octets of YAML. path: for messages only. Every error and warning of the text goes to
  * diagnostics in one go. 0: *out is the model (warnings may be there); -EINVAL: errors were reported; -ENOMEM. */
 int config_read(struct config **out, const char *path, const char *text, size_t size, struct diagnostics *diagnostics);
-void config_free(struct config *config); /* NULL is fine */
+void config_free(struct config *config);                 /* NULL is fine */
+bool config_is_transparent(const struct config *config); /* some service is */
 
 /* What depends on this machine: warnings of own addresses that are not here and of source ports that the kernel gives
- * to others, an error where a service that listens everywhere has a server on this machine (it would feed itself) and
- * where a zone is no interface (config_read leaves its scope 0).
- * Apart from config_read, so that what a file means does not depend on where it is read. What the kernel does not tell
- * (a sandbox, another /proc) is not warned about. */
+ * to others, and where the answers of a transparent service's servers would not come to us; an error where a service
+ * that listens everywhere has a server on this machine (it would feed itself) and where a zone is no interface
+ * (config_read leaves its scope 0). Apart from config_read, so that what a file means does not depend on where it is
+ * read. What the kernel does not tell (a sandbox, another /proc) is not warned about. */
 void config_check_machine(const struct config *config, struct diagnostics *diagnostics);
 
 /* "180s", "6m", "2h", "250ms", "never" where allow_never: milliseconds. false: *why is a phrase for the message that

@@ -110,17 +110,22 @@ static void read_health(struct reader *reader, const struct key *key, const stru
 void read_source(struct reader *reader, const struct key *key, const struct node *node, void *member)
 {
     static const char *const names[] = {"nat", "transparent"};
+    enum config_source *source = member;
     const char *closest;
 
-    (void)member;
-    if (node->kind == NODE_LIST || (node->kind == NODE_TEXT && strcmp(node->text, "transparent") == 0)) {
-        reader_not_in_this_version(reader, node, node->kind == NODE_LIST ? "source: a list" : "source: transparent");
-    } else if (reader_wants(reader, node, NODE_TEXT, "nat") && strcmp(node->text, "nat") != 0) {
-        closest = config_closest(node->text, names, 2);
-        reader_error(reader, node, "`%s` cannot be `%.64s`; %s%s%s", key->name, node->text,
-                     closest != NULL ? "did you mean `" : "in this version it is nat", closest != NULL ? closest : "",
-                     closest != NULL ? "`?" : "");
+    if (node->kind == NODE_LIST) {
+        reader_not_in_this_version(reader, node, "source: a list");
+        return;
     }
+    if (!reader_wants(reader, node, NODE_TEXT, "nat or transparent"))
+        return;
+    *source = strcmp(node->text, "transparent") == 0 ? SOURCE_TRANSPARENT : SOURCE_NAT;
+    if (*source == SOURCE_TRANSPARENT || strcmp(node->text, "nat") == 0)
+        return;
+    closest = config_closest(node->text, names, 2);
+    reader_error(reader, node, "`%s` cannot be `%.64s`; %s%s%s", key->name, node->text,
+                 closest != NULL ? "did you mean `" : "it is nat or transparent", closest != NULL ? closest : "",
+                 closest != NULL ? "`?" : "");
 }
 
 void read_pools(struct reader *reader, const struct key *key, const struct node *node, void *member)
@@ -137,7 +142,7 @@ void read_pools(struct reader *reader, const struct key *key, const struct node 
         {"min_active", .harmless = "1"},
         {.name = "slow_start"},
         {.name = "drain"},
-        {"source", .read = read_source},
+        {"source", read_source, .offset = offsetof(struct config_pool, source)},
         {.name = NULL},
     };
     struct config *config = reader->config;

@@ -136,7 +136,7 @@ void read_services(struct reader *reader, const struct key *key, const struct no
         {"idle", read_duration, offsetof(struct config_service, idle_ms), .low = 100, .high = 30 * DAY_MS},
         {"max_clients", read_u32, offsetof(struct config_service, max_clients), .low = 1, .high = UINT32_MAX},
         {"health", .read = read_service_health},
-        {"source", .read = read_source},
+        {"source", read_source, .offset = offsetof(struct config_service, source)},
         {.name = NULL},
     };
     struct config *config = reader->config;
@@ -158,6 +158,7 @@ void read_services(struct reader *reader, const struct key *key, const struct no
         service->profile = -1;
         service->idle_ms = config->idle_ms;
         service->health_group = true;
+        service->source = SOURCE_OF_POOL;
         reader_mapping(reader, entry, keys, service);
     }
 }

@@ -68,7 +68,7 @@ void read_servers(struct reader *reader, const struct key *key, const struct nod
 void read_pools(struct reader *reader, const struct key *key, const struct node *node, void *member);
 void read_profiles(struct reader *reader, const struct key *key, const struct node *node, void *member);
 void read_services(struct reader *reader, const struct key *key, const struct node *node, void *member);
-/* `source` of a pool or a service: this version knows `nat` alone, so there is no member. */
+/* `source` of a pool or a service: an enum config_source. */
 void read_source(struct reader *reader, const struct key *key, const struct node *node, void *member);
 /* Options as written, from the entries of mapping but the one named except (NULL: all). */
 uint32_t read_options(struct reader *reader, const struct node *mapping, const char *except,
@@ -76,5 +76,7 @@ uint32_t read_options(struct reader *reader, const struct node *mapping, const c
 
 /* What concerns more than one thing; fills the derived members before. */
 void check_config(struct reader *reader);
+/* Of it: who the servers see (check_source.c). */
+void check_source(struct reader *reader, const struct config_service *service);
 
 #endif

@@ -87,6 +87,7 @@ int plan_fill(struct plan *plan, const struct config *config, struct error *erro
     plan->log_format = config->log_format;
     plan->records = config->affinity_capacity;
     plan->sessions = config->sessions_capacity;
+    plan->transparent = config_is_transparent(config);
     for (uint32_t i = 0; i < config->pool_count; i++)
         copy_name(plan->pools[i].name, config->pools[i].name);
     plan->pool_count = config->pool_count;
@@ -140,7 +141,7 @@ bool plan_valid(const struct plan *plan)
     if (plan->magic != PLAN_MAGIC || plan->workers == 0 || plan->workers > SEGMENT_LANES / 2 ||
         plan->log_level > LOG_DEBUG || plan->log_format > LOG_JSON || plan->records == 0 || plan->sessions == 0 ||
         plan->state[0] == '\0' || memchr(plan->state, '\0', sizeof plan->state) == NULL ||
-        plan->server_count > SEGMENT_SERVERS || plan->listener_count > PLAN_LISTENERS)
+        plan->server_count > SEGMENT_SERVERS || plan->listener_count > PLAN_LISTENERS || plan->transparent > 1)
         return false;
     if (!names_end(plan->pools, plan->pool_count, SEGMENT_POOLS) ||
         !names_end(plan->profiles, plan->profile_count, SEGMENT_PROFILES) ||

@@ -40,7 +40,8 @@ struct plan {
     struct plan_server servers[SEGMENT_SERVERS];
     struct plan_name pools[SEGMENT_POOLS], profiles[SEGMENT_PROFILES], services[SEGMENT_SERVICES];
     struct plan_listener listeners[PLAN_LISTENERS];
-    char doing[160]; /* "plugin NAME of profile PROFILE": what the child was at, should it die there */
+    char doing[160];      /* "plugin NAME of profile PROFILE": what the child was at, should it die there */
+    uint32_t transparent; /* 1: some service is: workers need the capabilities for it */
 };
 
 /* [check] Fills the plan from the model. Errors: -E2BIG more of something than a table holds. magic stays 0. */

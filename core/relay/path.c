@@ -36,23 +36,30 @@ void path_refused(struct relay *relay, int status)
     }
 }
 
-/* A free cell and a socket on it. -EADDRINUSE: no cell that can be bound. */
-static int cell_open(struct lane *lane, const struct hp_endpoint *server, uint16_t *port, int *fd)
+/* A free cell and a socket on it; a transparent row's is its client's own. -EADDRINUSE: no cell that can be bound. */
+static int cell_open(struct lane *lane, struct session_row *row, const struct hp_endpoint *server, int *fd)
 {
-    for (uint32_t tries = 0; tries < CELL_TRIES; tries++) {
-        if (!cell_take(lane, server, port))
+    for (uint32_t tries = 0; tries < CELL_TRIES && !row_transparent(row); tries++) {
+        if (!cell_take(lane, server, &row->source_port))
             return -EADDRINUSE;
-        int status = upstream_open(fd, *port, server);
+        int status = upstream_open(fd, row, server);
         if (status == 0)
             return 0;
         if (status != -EADDRINUSE) {
-            cell_give_back(lane, server, *port);
+            cell_give_back(lane, server, row->source_port);
             return status;
         }
         relay_count(lane->relay, COUNTER_cells_unbindable, 1);
-        cell_give(lane, server, *port);
+        cell_give(lane, server, row->source_port);
     }
-    return -EADDRINUSE;
+    return row_transparent(row) ? upstream_open(fd, row, server) : -EADDRINUSE;
+}
+
+/* Of an ended session: a transparent one had none of ours. */
+static void cell_leave(struct lane *lane, const struct session_row *row, const struct hp_endpoint *server)
+{
+    if (!row_transparent(row))
+        cell_give(lane, server, row->source_port);
 }
 
 struct path *path_make(struct lane *lane, struct session_row *row, struct listener *listener,
@@ -105,6 +112,14 @@ static int path_attach(struct path *path, int fd)
     return status;
 }
 
+void row_source(struct session_row *row, const struct service *service)
+{
+    if (service->config->source != SOURCE_TRANSPARENT)
+        return;
+    row->source_port = row->client.port;
+    atomic_init(&row->flags, SESSION_TRANSPARENT);
+}
+
 static int path_begin_at(struct path **out, const struct flow *flow, struct session_row *row, uint32_t server_slot)
 {
     struct lane *lane = flow->listener->lane;
@@ -119,7 +134,8 @@ static int path_begin_at(struct path **out, const struct flow *flow, struct sess
 
     if (path == NULL)
         return -ENOMEM;
-    status = cell_open(lane, &server, &content.source_port, &fd);
+    row_source(&content, flow->listener->service);
+    status = cell_open(lane, &content, &server, &fd);
     if (status < 0)
         goto fail_cell;
     status = path_attach(path, fd);
@@ -133,7 +149,7 @@ static int path_begin_at(struct path **out, const struct flow *flow, struct sess
 
 fail_watch:
     close(fd);
-    cell_give(lane, &server, content.source_port);
+    cell_leave(lane, &content, &server);
 fail_cell:
     free(path);
     return status;
@@ -180,12 +196,12 @@ int path_open(struct path *path)
 {
     int fd = lane_take_socket(path->lane, path->row), status = 0;
 
-    if (fd >= 0 && !upstream_is(fd, path->row->source_port, &path->server)) {
+    if (fd >= 0 && !upstream_is(fd, path->row, &path->server)) {
         close(fd);
         fd = -1;
     }
     if (fd < 0)
-        status = upstream_open(&fd, path->row->source_port, &path->server);
+        status = upstream_open(&fd, path->row, &path->server);
     if (status < 0)
         return status;
     status = path_attach(path, fd);
@@ -226,7 +242,7 @@ void path_end(struct path *path, const char *reason)
         report_session(lane->relay, "session ended", path, reason, true);
     flow_index_remove(&lane->index, &key);
     if (path->stream == NULL)
-        cell_give(lane, &path->server, path->row->source_port);
+        cell_leave(lane, path->row, &path->server);
     path_close(path);
     lane_give_row(lane, path->row);
     if (path->leaving) /* its plugin is not ours to call */
@@ -249,7 +265,8 @@ int path_forget(struct path *path)
 void path_watch_record(struct path *path, const struct decision *decision)
 {
     struct session_row *row = path->row;
-    uint32_t before = atomic_load_explicit(&row->flags, memory_order_relaxed), flags = before & SESSION_PROVEN;
+    uint32_t before = atomic_load_explicit(&row->flags, memory_order_relaxed),
+             flags = before & (SESSION_PROVEN | SESSION_TRANSPARENT);
 
     path->stays = false;
     path->table_full = decision->reason == DECISION_TABLE_FULL;

@@ -176,6 +176,10 @@ static inline bool row_proven(const struct session_row *row)
 {
     return (atomic_load_explicit(&row->flags, memory_order_relaxed) & SESSION_PROVEN) != 0;
 }
+static inline bool row_transparent(const struct session_row *row)
+{
+    return (atomic_load_explicit(&row->flags, memory_order_relaxed) & SESSION_TRANSPARENT) != 0;
+}
 static inline uint64_t row_last_ms(const struct session_row *row) /* last datagram of either side */
 {
     uint64_t client_ms = atomic_load_explicit(&row->client_ms, memory_order_relaxed);
@@ -230,9 +234,11 @@ void cell_give_back(struct lane *lane, const struct hp_endpoint *server, uint16_
 void cell_free_all(struct lane *lane);
 
 /* upstream.c */
-int upstream_open(int *out, uint16_t source_port, const struct hp_endpoint *server); /* negative errno values */
+/* Negative errno values; -EPERM, -EACCES: a transparent row, and this worker has no capability for it. */
+int upstream_open(int *out, const struct session_row *row, const struct hp_endpoint *server);
+int upstream_bind(int fd, const struct session_row *row, uint32_t family); /* to where the row's datagrams come from */
 void upstream_prefer_lasting(int fd); /* of our IPv6 addresses, a socket that is to be connected */
-bool upstream_is(int fd, uint16_t source_port, const struct hp_endpoint *server);
+bool upstream_is(int fd, const struct session_row *row, const struct hp_endpoint *server);
 struct hp_endpoint upstream_server(const struct segment *segment, const struct session_row *row);
 
 /* path.c */
@@ -246,6 +252,8 @@ void path_enter(struct path *path);                       /* its row is live: it
 void path_free(struct path *path);
 /* A session begins at the decision's server. moved: it goes on from another one. NULL: refused and counted. */
 struct path *path_begin(const struct flow *flow, const struct decision *decision, bool moved);
+/* In a row that is still to begin: as whom its server shall see it. */
+void row_source(struct session_row *row, const struct service *service);
 struct path *path_adopt(struct lane *lane, struct session_row *row, struct listener *listener); /* no socket yet */
 /* reason: for the log of sessions; NULL: nothing is said. */
 void path_end(struct path *path, const char *reason);

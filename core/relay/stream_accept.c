@@ -50,7 +50,8 @@ static bool is_ours(int status)
     return status == -EMFILE || status == -ENFILE || status == -ENOMEM || status == -ENOBUFS || status == -ENOSPC;
 }
 
-static int upstream_connect(int *out, const struct hp_endpoint *server, uint16_t *source_port)
+/* Fills the row's source_port. */
+static int upstream_connect(int *out, const struct hp_endpoint *server, struct session_row *row)
 {
     struct sockaddr_storage name;
     socklen_t size = endpoint_to_sockaddr(server, &name);
@@ -64,7 +65,13 @@ static int upstream_connect(int *out, const struct hp_endpoint *server, uint16_t
     (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
     if (server->family == 6)
         upstream_prefer_lasting(fd);
-    if (connect(fd, (const struct sockaddr *)&name, size) < 0 && errno != EINPROGRESS)
+    if (row_transparent(row)) {
+        (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+        status = upstream_bind(fd, row, server->family);
+        if (status == -EADDRINUSE)
+            status = -EADDRNOTAVAIL; /* its client's port is a listener's of this machine */
+    }
+    if (status == 0 && connect(fd, (const struct sockaddr *)&name, size) < 0 && errno != EINPROGRESS)
         status = -errno;
     size = sizeof name;
     if (status == 0 && (getsockname(fd, (struct sockaddr *)&name, &size) < 0 ||
@@ -74,7 +81,7 @@ static int upstream_connect(int *out, const struct hp_endpoint *server, uint16_t
         close(fd);
         return status;
     }
-    *source_port = own.port;
+    row->source_port = own.port;
     *out = fd;
     return 0;
 }
@@ -103,8 +110,10 @@ static int begin_in(const struct stream_start *start, struct session_row *row)
     struct hp_endpoint server = upstream_server(lane->relay->segment, &content);
     struct stream *stream = NULL;
     struct path *path = NULL;
-    int fd = -1, status = upstream_connect(&fd, &server, &content.source_port);
+    int fd = -1, status;
 
+    row_source(&content, listener->service);
+    status = upstream_connect(&fd, &server, &content);
     if (status < 0)
         return status;
     path = path_make(lane, row, listener, &server);

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A session's socket: bound to its cell's port, connected to its server.
+/* A session's socket: bound to its cell's port, or to its client's address and port (`source: transparent`), connected
+ * to its server.
  *
  * The same port serves once per server: SO_REUSEADDR, and the kernel tells connected sockets apart by their peer. The
  * own address is the route's choice, made by connect; so there is nothing that IP_FREEBIND could be for.
- * Between bind and connect the port hears anybody: reply.c looks at each datagram's source. */
+ * Between bind and connect the port hears anybody: reply.c looks at each datagram's source. A client's address hears
+ * but the server's answers: what clients send is for addresses of ours. */
 #include "base/endpoint.h"
 #include "relay/private.h"
 
@@ -49,31 +51,52 @@ static int options_set(int fd, uint32_t family)
     return setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on) < 0 ? -errno : 0;
 }
 
-static int upstream_prepare(int fd, uint16_t source_port, const struct hp_endpoint *server)
+static int transparent_set(int fd, uint32_t family)
 {
-    struct hp_endpoint own = {.family = server->family, .port = source_port};
-    struct sockaddr_storage address;
-    socklen_t size = endpoint_to_sockaddr(&own, &address);
-    int status = options_set(fd, server->family);
+    int level = family == 4 ? IPPROTO_IP : IPPROTO_IPV6, option = family == 4 ? IP_TRANSPARENT : IPV6_TRANSPARENT,
+        on = 1;
 
-    if (status < 0)
-        return status;
-    if (bind(fd, (const struct sockaddr *)&address, size) < 0)
-        return -errno;
-    size = endpoint_to_sockaddr(server, &address);
-    if (connect(fd, (const struct sockaddr *)&address, size) < 0)
-        return errno == EADDRINUSE ? -EADDRNOTAVAIL : -errno;
-    return 0;
+    return setsockopt(fd, level, option, &on, sizeof on) < 0 ? -errno : 0;
 }
 
-int upstream_open(int *out, uint16_t source_port, const struct hp_endpoint *server)
+int upstream_bind(int fd, const struct session_row *row, uint32_t family)
+{
+    struct hp_endpoint source = {.family = family, .port = row->source_port};
+    struct sockaddr_storage name;
+    socklen_t size;
+    int status = 0;
+
+    if (row_transparent(row)) {
+        source = row->client;
+        status = transparent_set(fd, family);
+    }
+    size = endpoint_to_sockaddr(&source, &name);
+    if (status == 0 && bind(fd, (const struct sockaddr *)&name, size) < 0)
+        status = -errno;
+    return status;
+}
+
+static int upstream_prepare(int fd, const struct session_row *row, const struct hp_endpoint *server)
+{
+    struct sockaddr_storage address;
+    socklen_t size = endpoint_to_sockaddr(server, &address);
+    int status = options_set(fd, server->family);
+
+    if (status == 0)
+        status = upstream_bind(fd, row, server->family);
+    if (status == 0 && connect(fd, (const struct sockaddr *)&address, size) < 0)
+        status = errno == EADDRINUSE ? -EADDRNOTAVAIL : -errno;
+    return status;
+}
+
+int upstream_open(int *out, const struct session_row *row, const struct hp_endpoint *server)
 {
     int fd = socket(server->family == 4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     int status;
 
     if (fd < 0)
         return -errno;
-    status = upstream_prepare(fd, source_port, server);
+    status = upstream_prepare(fd, row, server);
     if (status < 0) {
         close(fd);
         return status;
@@ -83,7 +106,7 @@ int upstream_open(int *out, uint16_t source_port, const struct hp_endpoint *serv
 }
 
 /* A socket from another process is what the row says, or it is not used. */
-bool upstream_is(int fd, uint16_t source_port, const struct hp_endpoint *server)
+bool upstream_is(int fd, const struct session_row *row, const struct hp_endpoint *server)
 {
     struct sockaddr_storage address;
     struct hp_endpoint own, peer;
@@ -96,5 +119,6 @@ bool upstream_is(int fd, uint16_t source_port, const struct hp_endpoint *server)
     if (getpeername(fd, (struct sockaddr *)&address, &size) < 0 ||
         !endpoint_from_sockaddr(&peer, (const struct sockaddr *)&address, size))
         return false;
-    return own.port == source_port && endpoint_equal(&peer, server);
+    return own.port == row->source_port && endpoint_equal(&peer, server) &&
+           (!row_transparent(row) || endpoint_same_address(&own, &row->client));
 }

@@ -216,7 +216,7 @@ struct session_row {
     uint64_t service;  /* identity */
     uint16_t server;   /* slot */
     uint16_t server_port;
-    uint16_t source_port; /* the cell: (server, own address, this port) */
+    uint16_t source_port; /* the cell: (server, own address or `client`, this port) */
     uint16_t local_port;  /* that the client wrote to; 0: not known (a row of layout 1 or 2) */
     /* second line: changes while live; read by others between two loads of state */
     _Alignas(64) _Atomic uint64_t watch;             /* value >> 26 of its record when it was decided */
@@ -230,8 +230,9 @@ struct session_row {
     _Atomic uint32_t kept_record[SESSION_KEPT]; /* SEGMENT_NO_INDEX: none */
 };
 #define SESSION_PROVEN 0x1u
-#define SESSION_NEW_FLOWS 0x2u /* traffic does not extend the record (HP_CLAIM_NEW_FLOWS) */
-#define SESSION_LEARNT 0x4u    /* it was proven already when it claimed its record: that is proven by its age */
+#define SESSION_NEW_FLOWS 0x2u   /* traffic does not extend the record (HP_CLAIM_NEW_FLOWS) */
+#define SESSION_LEARNT 0x4u      /* it was proven already when it claimed its record: that is proven by its age */
+#define SESSION_TRANSPARENT 0x8u /* its server sees it come from `client`; never changes while the row is live */
 
 _Static_assert(sizeof(struct record_slot) == 64, "a record is a cache line");
 _Static_assert(sizeof(struct record_bucket) == 64 * 17, "a bucket is 17 cache lines");
