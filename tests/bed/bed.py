@@ -126,7 +126,7 @@ class Bed:
 
     # --- homeport
 
-    def config(self, plugin, options=None, per_service=None, health=None, pools=("vpn", "vpn")):
+    def config(self, plugin, options=None, per_service=None, health=None, pools=("vpn", "vpn"), source=None):
         names = [f"vpn{server}" for server in self.servers]
         services = {}
         for name, port, pool in (("ike", 500, pools[0]), ("nat-t", 4500, pools[1])):
@@ -137,7 +137,8 @@ class Bed:
             "workers": 2, "user": "nobody", "state": os.path.join(self.folder, "state"),
             "plugin_path": [os.environ.get("HOMEPORT_PLUGINS", homeport.plugin_folder())],
             "servers": {f"vpn{server}": {"address": f"{self.server_net}{10 + server}"} for server in self.servers},
-            "pools": {pool: {"servers": names, **({"health": health} if health else {})} for pool in set(pools)},
+            "pools": {pool: {"servers": names, **({"health": health} if health else {}),
+                             **({"source": source} if source else {})} for pool in set(pools)},
             "persistence": {"way": {"plugin": plugin, **({"options": options} if options else {})}},
             "services": services,
         }
