@@ -5,9 +5,12 @@
  * row is live: nothing was there. Killed before the watch is written: the row says so, and its next datagram is decided
  * anew with the session's own server.
  * Fails: no row, cell or descriptor -> the datagram is refused and counted, nothing is left behind
- *        the cell cannot be bound   -> skipped, counted, the next one */
+ *        the cell cannot be bound   -> skipped, counted, the next one
+ *        source: transparent, and the client's address is another session's at that server, or a stranger's here
+ *                                   -> the datagram is refused and counted */
 #include "base/endpoint.h"
 #include "relay/stream.h"
+#include "segment/tuple.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -30,16 +33,19 @@ void path_refused(struct relay *relay, int status)
     case -EADDRINUSE:
         relay_count(relay, COUNTER_refused_no_cell, 1);
         break;
+    case -EEXIST:
+        relay_count(relay, COUNTER_refused_shadowed, 1);
+        break;
     default: /* no route to the server */
         relay_count(relay, COUNTER_dropped_send_to_server, 1);
         break;
     }
 }
 
-/* A free cell and a socket on it; a transparent row's is its client's own. -EADDRINUSE: no cell that can be bound. */
+/* A free cell and a socket on it. -EADDRINUSE: no cell that can be bound. */
 static int cell_open(struct lane *lane, struct session_row *row, const struct hp_endpoint *server, int *fd)
 {
-    for (uint32_t tries = 0; tries < CELL_TRIES && !row_transparent(row); tries++) {
+    for (uint32_t tries = 0; tries < CELL_TRIES; tries++) {
         if (!cell_take(lane, server, &row->source_port))
             return -EADDRINUSE;
         int status = upstream_open(fd, row, server);
@@ -52,14 +58,7 @@ static int cell_open(struct lane *lane, struct session_row *row, const struct hp
         relay_count(lane->relay, COUNTER_cells_unbindable, 1);
         cell_give(lane, server, row->source_port);
     }
-    return row_transparent(row) ? upstream_open(fd, row, server) : -EADDRINUSE;
-}
-
-/* Of an ended session: a transparent one had none of ours. */
-static void cell_leave(struct lane *lane, const struct session_row *row, const struct hp_endpoint *server)
-{
-    if (!row_transparent(row))
-        cell_give(lane, server, row->source_port);
+    return -EADDRINUSE;
 }
 
 struct path *path_make(struct lane *lane, struct session_row *row, struct listener *listener,
@@ -120,6 +119,33 @@ void row_source(struct session_row *row, const struct service *service)
     atomic_init(&row->flags, SESSION_TRANSPARENT);
 }
 
+/* The row is live first: by it other flows see whose the client's address is at that server. -EEXIST: another one's. */
+static int path_begin_as_client(struct path *path, const struct session_row *content)
+{
+    struct relay *relay = path->lane->relay;
+    int fd = -1, status = -EEXIST;
+
+    session_begin(path->row, content, relay->now_ms);
+    if (!tuple_claim(relay->segment, path->row, &path->server))
+        goto fail_claim;
+    status = upstream_open(&fd, path->row, &path->server);
+    if (status < 0)
+        goto fail_socket;
+    status = path_attach(path, fd);
+    if (status < 0)
+        goto fail_watch;
+    path_enter(path);
+    return 0;
+
+fail_watch:
+    close(fd);
+fail_socket:
+    tuple_release(relay->segment, path->row, &path->server);
+fail_claim:
+    session_end(path->row);
+    return status;
+}
+
 static int path_begin_at(struct path **out, const struct flow *flow, struct session_row *row, uint32_t server_slot)
 {
     struct lane *lane = flow->listener->lane;
@@ -134,14 +160,21 @@ static int path_begin_at(struct path **out, const struct flow *flow, struct sess
 
     if (path == NULL)
         return -ENOMEM;
+    memcpy(content.local, flow->local->address, sizeof content.local);
     row_source(&content, flow->listener->service);
+    if (row_transparent(&content)) {
+        status = path_begin_as_client(path, &content);
+        if (status < 0)
+            goto fail_cell;
+        *out = path;
+        return 0;
+    }
     status = cell_open(lane, &content, &server, &fd);
     if (status < 0)
         goto fail_cell;
     status = path_attach(path, fd);
     if (status < 0)
         goto fail_watch;
-    memcpy(content.local, flow->local->address, sizeof content.local);
     session_begin(row, &content, lane->relay->now_ms);
     path_enter(path);
     *out = path;
@@ -149,7 +182,7 @@ static int path_begin_at(struct path **out, const struct flow *flow, struct sess
 
 fail_watch:
     close(fd);
-    cell_leave(lane, &content, &server);
+    cell_give(lane, &server, content.source_port);
 fail_cell:
     free(path);
     return status;
@@ -237,12 +270,14 @@ void path_end(struct path *path, const char *reason)
     struct flow_key key;
 
     lane->index.key_of(lane, (uint32_t)(path->row - lane->rows), &key);
+    if (row_transparent(path->row))
+        tuple_release(lane->relay->segment, path->row, &path->server);
     session_end(path->row);
     if (reason != NULL)
         report_session(lane->relay, "session ended", path, reason, true);
     flow_index_remove(&lane->index, &key);
-    if (path->stream == NULL)
-        cell_leave(lane, path->row, &path->server);
+    if (path->stream == NULL && !row_transparent(path->row))
+        cell_give(lane, &path->server, path->row->source_port);
     path_close(path);
     lane_give_row(lane, path->row);
     if (path->leaving) /* its plugin is not ours to call */

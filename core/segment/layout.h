@@ -6,6 +6,7 @@
  *   shape-dependent    processes, servers, pools, services, profiles, lanes, drops     see each
  *                      record buckets                         workers, monitor (record.h says how)
  *                      session rows, one partition per lane   the lane's holder alone (session.h)
+ *                      the index of tuple.h                   workers
  *
  * All words that two processes touch are _Atomic. No pointers; every index that is read from here is checked against
  * the table's size (or masked) before use: a hostile worker may write anything at any time (I6). Times are clock.h's.
@@ -23,7 +24,7 @@
 #include <stdint.h>
 
 #define SEGMENT_MAGIC 0x74726f70656d6f68ull /* "homeport" */
-#define SEGMENT_LAYOUT 3u
+#define SEGMENT_LAYOUT 4u
 #define SEGMENT_NAME 64u /* octets of a name, NUL included; longer names are a configuration error */
 #define SEGMENT_PROCESSES 256u
 #define SEGMENT_SERVERS 1024u /* below the 4095 that a record's value can name */
@@ -98,7 +99,8 @@ enum process_role { PROCESS_NONE, PROCESS_MASTER, PROCESS_WORKER, PROCESS_MONITO
     X(keepalives, "NAT keepalives from clients")                                                                       \
     X(other_datagrams, "datagrams from clients that are none of these")                                                \
     X(probes_sent, "health probes sent")                                                                               \
-    X(probes_answered, "health probes answered")
+    X(probes_answered, "health probes answered")                                                                       \
+    X(refused_shadowed, "datagrams of new flows refused: their client is at that server already, by another address")
 
 enum counter {
 #define X(name, help) COUNTER_##name,

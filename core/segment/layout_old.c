@@ -33,15 +33,17 @@ static void row_of_2(void *present, const void *old)
     atomic_init(&row->settings, 0);
 }
 
-/* What 1 and 2 have in common. */
-#define TABLES_OF_1_AND_2                                                                                              \
+/* What 1 to 3 have in common. */
+#define TABLES_OF_1_TO_3                                                                                               \
     [TABLE_PROCESSES] = {256, 2624, NULL}, [TABLE_SERVERS] = {1024, 1408, NULL}, [TABLE_POOLS] = {256, 64, NULL},      \
     [TABLE_SERVICES] = {256, 80, NULL}, [TABLE_PROFILES] = {64, 88, NULL}, [TABLE_LANES] = {256, 64, NULL},            \
     [TABLE_DROPS] = {64, 40, NULL}, [TABLE_BUCKETS] = {0, 1088, NULL}
 
+/* 3: as the present one, without the index of tuple.h and one counter, in whose place there was nothing. */
 static const struct segment_layout layouts_old[] = {
-    {.number = 1, .tables = {TABLES_OF_1_AND_2, [TABLE_ROWS] = {0, ROW_OF_1, row_of_1}}},
-    {.number = 2, .tables = {TABLES_OF_1_AND_2, [TABLE_ROWS] = {0, ROW_OF_2, row_of_2}}},
+    {.number = 1, .tables = {TABLES_OF_1_TO_3, [TABLE_ROWS] = {0, ROW_OF_1, row_of_1}}},
+    {.number = 2, .tables = {TABLES_OF_1_TO_3, [TABLE_ROWS] = {0, ROW_OF_2, row_of_2}}},
+    {.number = 3, .tables = {TABLES_OF_1_TO_3, [TABLE_ROWS] = {0, 192, NULL}}},
 };
 
 const struct segment_layout *segment_layout_find(uint32_t number)

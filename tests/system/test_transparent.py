@@ -324,6 +324,9 @@ def test_a_wildcard_that_a_reload_adds_stands_beside_the_sessions_of_its_port():
         it.reload("nat", services={name: {"listen": f"0.0.0.0:{port}"} for name, port in (("ike", 500), ("nat-t", 4500))})
         it.reload(services={name: {"listen": f"0.0.0.0:{port}"} for name, port in (("ike", 500), ("nat-t", 4500))})
         assert one.informational() and it.client(2).connect()
+        wait_for(lambda: len(it.sessions()) == 6, what="the end of what came by other lanes")
+        assert all(client.informational() for client in it.site.clients) and len(it.sessions()) == 6
+        assert it.counters()["refused_shadowed"] == 0
         assert it.seen(it.site.clients[-1], "init") == {"vpn1": {((address(0, 103, 4), 500), 500)}}
 
 
@@ -336,6 +339,32 @@ def test_a_client_at_a_port_that_a_program_of_this_machine_has_is_refused_and_co
                 wait_for(lambda: it.counters()["refused_no_cell"] == 1, what="the refusal")
             one.sendto(b"again", (it.vip, 4500))
             assert receive(one) == (b"again", (it.vip, 4500))
+
+
+@FAMILIES
+def test_of_two_addresses_of_ours_to_one_server_the_second_is_refused_and_counted_until_the_first_has_ended(family):
+    with play(family) as it:
+        other = address(0, 3, family)
+        it.start(services={"nat-t": {"listen": [endpoint(it.vip, 4500), endpoint(other, 4500)]}}, workers=4,
+                 sessions={"idle": "1s", "idle_unproven": "1s"})
+        ones = [it.outside(udp_socket, address(0, 101 + number, family), 4500) for number in range(8)]
+        for one in ones:
+            one.sendto(b"first", place(it.vip, 4500))
+            assert receive(one) == (b"first", (it.vip, 4500))
+            one.sendto(b"second", place(other, 4500))
+        wait_for(lambda: it.counters()["refused_shadowed"] == 8, what="the refusals")
+        it.kill_workers(keepers=True)  # in several lanes of several workers, whoever comes to hold them
+        for one in ones:
+            one.sendto(b"second", place(other, 4500))
+            one.sendto(b"first", place(it.vip, 4500))
+            assert receive(one) == (b"first", (it.vip, 4500)), "its answers are its own"
+        assert it.counters()["refused_shadowed"] == 16
+        wait_for(lambda: not it.sessions(), what="the end of the first ones")
+        for one in ones:
+            one.sendto(b"third", place(other, 4500))
+            assert receive(one) == (b"third", (other, 4500))
+            one.close()
+        assert len(it.responders["vpn1"].seen) == 24
 
 
 # What dies, and what does not

@@ -136,7 +136,7 @@ Test(segment, of_a_newer_layout_is_put_aside)
 
     open_or_fail();
     fixture_poke(&fixture, offsetof(struct segment_header, layout), &layout, sizeof layout);
-    expect_put_aside("layout 4, this version works with layout 3");
+    expect_put_aside("layout 5, this version works with layout 4");
 }
 
 Test(segment, of_a_wrong_length_is_put_aside)
@@ -422,7 +422,7 @@ Test(segment, map_refuses_what_it_cannot_read_and_closes_the_descriptor)
     fixture.segment->header->layout++;
     fd = dup(fixture.segment->fd);
     cr_assert_eq(segment_map(&other, fd, &fixture.error), -EINVAL);
-    cr_assert_not_null(strstr(fixture.error.what, "layout 3"));
+    cr_assert_not_null(strstr(fixture.error.what, "layout 4"));
     cr_assert_eq(fcntl(fd, F_GETFD), -1);
     fixture.segment->header->layout--;
     fixture_poke(&fixture, offsetof(struct segment_header, lanes), &lanes, sizeof lanes);
@@ -470,6 +470,8 @@ Test(segment, tables_do_not_overlap_and_lie_on_pages)
                                                            segment_layout_present.tables[i].size);
     cr_assert_geq(tables.at[TABLE_ROWS],
                   tables.at[TABLE_BUCKETS] + (size_t)largest.buckets * sizeof(struct record_bucket));
-    cr_assert_eq(tables.size, tables.at[TABLE_ROWS] + (size_t)SEGMENT_CAPACITY_MAX * sizeof(struct session_row));
+    cr_assert_eq(tables.at[TABLE_TUPLES],
+                 tables.at[TABLE_ROWS] + (size_t)SEGMENT_CAPACITY_MAX * sizeof(struct session_row));
+    cr_assert_eq(tables.size, tables.at[TABLE_TUPLES] + (size_t)SEGMENT_TUPLES_MAX * 8);
     cr_assert_eq(tables.at[TABLE_BUCKETS] % 4096, 0);
 }
