@@ -53,12 +53,12 @@ class Play:
 
     def __init__(self, site, nets, family, servers):
         self.site, self.family, self.vip = site, family, address(0, 2, family)
-        self.outside, self.inside = nets[0], nets[2]
-        self.addresses = {f"vpn{number}": address(1, 10 + number, family) for number in range(1, servers + 1)}
+        self.outside, self.inside, last = nets[0], nets[-1], len(nets) - 2
+        self.addresses = {f"vpn{number}": address(last, 10 + number, family) for number in range(1, servers + 1)}
         prefix = 24 if family == 4 else 64
         more = [] if family == 4 else ["nodad"]
         for one in self.addresses.values():
-            self.inside(ip, "addr", "add", f"{one}/{prefix}", "dev", "cable1", *more)
+            self.inside(ip, "addr", "add", f"{one}/{prefix}", "dev", f"cable{last}", *more)
         for end in range(101, 113):
             self.outside(ip, "addr", "add", f"{address(0, end, family)}/{prefix}", "dev", "cable0", *more)
         ip("addr", "add", f"{address(0, 3, family)}/{prefix}", "dev", "cable0", *more)
@@ -115,12 +115,13 @@ class Play:
         for pid in [*(daemon.keepers() if keepers else []), *dead]:
             daemon.kill(pid)
         wait_for(lambda: len(daemon.workers()) == len(dead) and not set(dead) & set(daemon.workers()),
-                 what="the workers' replacements")
+                 30, "the workers' replacements")
 
 
 @contextlib.contextmanager
-def play(family=4, servers=1, routed=True):
-    with own_net(), row(1, 1, [1500, 1500]) as nets, Site(servers=1, responders=False) as site:
+def play(family=4, servers=1, routed=True, mtus=(1500, 1500)):
+    """A third cable puts a router before the servers."""
+    with own_net(), row(1, len(mtus) - 1, mtus) as nets, Site(servers=1, responders=False) as site:
         if routed:
             route()
         with contextlib.closing(Play(site, nets, family, servers)) as it:
@@ -173,6 +174,34 @@ def test_datagrams_of_all_sizes_pass_both_ways_in_fragments_too(family):
                 one.sendto(data, place(it.vip, 4500))
                 assert receive(one) == (data, (it.vip, 4500)), f"{size} octets"
         assert {seen.source for seen in it.responders["vpn1"].seen} == {(address(0, 101, family), 500)}
+
+
+def test_ports_may_be_named_in_the_rules_where_fragments_are_put_together_first():
+    with play(routed=False) as it:
+        for port in (500, 4500):
+            ip("rule", "add", "iif", "cable1", "ipproto", "udp", "sport", str(port), "lookup", "500")
+        ip("route", "add", "local", "default", "dev", "lo", "table", "500")
+        it.start()
+        it.site.daemon.wait_log("ready")
+        assert "is transparent, but" not in it.site.daemon.log()
+        with contextlib.closing(it.outside(udp_socket, address(0, 101, 4), 500)) as one:
+            one.sendto(b"small", (it.vip, 4500))
+            assert receive(one) == (b"small", (it.vip, 4500))
+            one.sendto(b"\x58" * 9000, (it.vip, 4500))
+            assert receive(one, 0.5) is None, "fragments have no ports"
+            subprocess.run(["nft", "-f", "-"], text=True, check=True, timeout=10, input="table inet tracking {\nchain in {\n"
+                           "type filter hook prerouting priority 0\nct state invalid counter\n}\n}\n")
+            one.sendto(b"\x58" * 9000, (it.vip, 4500))
+            assert receive(one) == (b"\x58" * 9000, (it.vip, 4500))
+
+
+def test_too_big_of_an_ipv6_router_behind_finds_the_balancer_though_it_is_for_the_client():
+    with play(6, mtus=(1500, 1500, 1300)) as it:
+        it.start()
+        with contextlib.closing(it.outside(udp_socket, address(0, 101, 6), 500)) as one:
+            data = b"\x58" * 1400
+            wait_for(lambda: one.sendto(data, place(it.vip, 4500)) and receive(one, 0.3) == (data, (it.vip, 4500)),
+                     what="the answer to what is too large for the router, once it has said so")
 
 
 def test_a_tcp_service_s_server_sees_its_client_too():
@@ -315,14 +344,17 @@ def test_a_wildcard_listener_beside_takes_no_answer_and_loses_no_client(family):
 
 
 def test_a_wildcard_that_a_reload_adds_stands_beside_the_sessions_of_its_port():
+    """The kernel spreads the flows of other listeners anew: a client's own session of before is no obstacle to it."""
+    everywhere = {name: {"listen": f"0.0.0.0:{port}"} for name, port in (("ike", 500), ("nat-t", 4500))}
+    lasting = {"sessions": {"idle_unproven": "100s"}}
     with play() as it:
-        it.start()
+        it.start(**lasting)
         one, = it.connected(1)
-        it.reload(services={name: {"listen": f"0.0.0.0:{port}"} for name, port in (("ike", 500), ("nat-t", 4500))})
+        it.reload(services=everywhere, **lasting)
         assert one.informational() and it.client(1).connect()
-        it.reload("nat")
-        it.reload("nat", services={name: {"listen": f"0.0.0.0:{port}"} for name, port in (("ike", 500), ("nat-t", 4500))})
-        it.reload(services={name: {"listen": f"0.0.0.0:{port}"} for name, port in (("ike", 500), ("nat-t", 4500))})
+        it.reload("nat", **lasting)
+        it.reload("nat", services=everywhere, **lasting)
+        it.reload(services=everywhere, **lasting)
         assert one.informational() and it.client(2).connect()
         wait_for(lambda: len(it.sessions()) == 6, what="the end of what came by other lanes")
         assert all(client.informational() for client in it.site.clients) and len(it.sessions()) == 6
