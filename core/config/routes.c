@@ -63,12 +63,17 @@ static void request_begin(struct request *request, const struct hp_endpoint *to)
 static void answer_read(struct answer *out, const struct nlmsghdr *header)
 {
     const struct rtmsg *route = NLMSG_DATA(header);
-    int left = (int)RTM_PAYLOAD(header);
+    const char *octets = (const char *)header;
+    struct rtattr one;
 
     *out = (struct answer){.type = route->rtm_type};
-    for (const struct rtattr *one = RTM_RTA(route); RTA_OK(one, left); one = RTA_NEXT(one, left))
-        if (one->rta_type == RTA_OIF && RTA_PAYLOAD(one) == sizeof out->interface)
-            memcpy(&out->interface, RTA_DATA(one), sizeof out->interface);
+    for (size_t at = NLMSG_SPACE(sizeof *route); at + sizeof one <= header->nlmsg_len; at += RTA_ALIGN(one.rta_len)) {
+        memcpy(&one, octets + at, sizeof one);
+        if (one.rta_len < sizeof one || at + one.rta_len > header->nlmsg_len)
+            return;
+        if (one.rta_type == RTA_OIF && one.rta_len == RTA_LENGTH(sizeof out->interface))
+            memcpy(&out->interface, octets + at + RTA_LENGTH(0), sizeof out->interface);
+    }
 }
 
 /* 0, the kernel's own no (-ENETUNREACH, -EHOSTUNREACH, ...), or -EPROTO: it has not answered. */
