@@ -18,6 +18,7 @@ static void derive_service(const struct config *config, struct config_service *s
 
     service->port = service->listen[0].port;
     service->server_port = pool->port != 0 ? pool->port : service->port;
+    service->transparent = config_source_of(config, service)->kind == SOURCE_TRANSPARENT;
     service->check = pool->health.check;
     if (service->check == CHECK_AUTO)
         service->check = service->protocol == IPPROTO_UDP ? CHECK_IKE : CHECK_TCP;
@@ -238,14 +239,15 @@ static void check_health_source(struct reader *reader, const struct config_pool 
 static bool sees_one_address(const struct config *config, const struct config_pool *pool,
                              const struct config_source *source)
 {
-    if (source->kind == SOURCE_NAT)
-        return true;
+    if (source->kind != SOURCE_LIST)
+        return source->kind == SOURCE_NAT;
     for (uint32_t i = 0; i < pool->server_count; i++)
         if (source_family_count(source, config->servers[pool->servers[i]].address.family) == 1)
             return true;
     return false;
 }
 
+/* Said once a pool, if one of its services is meant. */
 static void warn_about_nat(struct reader *reader, uint32_t index)
 {
     const struct config *config = reader->config;
@@ -263,7 +265,8 @@ static void warn_about_nat(struct reader *reader, uint32_t index)
                         "stops answering at about ten tunnels from one address: raise its registry value "
                         "IkeNumEstablishedForInitialQuery. strongSwan asks for cookies from three half-open IKE_SAs "
                         "per address and drops from five: raise cookie_threshold_ip and block_threshold. Or list more "
-                        "addresses of this machine: source: [ADDRESS, ADDRESS]",
+                        "addresses of this machine, source: [ADDRESS, ADDRESS], or let them see the clients' own: "
+                        "source: transparent",
                         config->pools[index].name, source->kind == SOURCE_NAT ? "nat" : "a list of one address");
         return;
     }
@@ -327,8 +330,10 @@ void check_config(struct reader *reader)
         check_listeners(reader, i);
         check_source_ports(reader, &config->services[i]);
         warn_about_group(reader, &config->services[i]);
-        if (has_pool(&config->services[i]))
-            check_loop(reader, &config->services[i]);
+        if (!has_pool(&config->services[i]))
+            continue;
+        check_loop(reader, &config->services[i]);
+        check_source(reader, &config->services[i]);
     }
     for (uint32_t i = 0; i < config->pool_count; i++) {
         check_pool_port(reader, i);

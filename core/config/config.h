@@ -47,7 +47,7 @@ struct config_health {
     struct hp_endpoint source; /* family 0: the system's choice */
     struct position source_at;
 };
-enum config_source_kind { SOURCE_UNSET, SOURCE_NAT, SOURCE_LIST };
+enum config_source_kind { SOURCE_UNSET, SOURCE_NAT, SOURCE_LIST, SOURCE_TRANSPARENT };
 struct config_source {             /* where clients come from, as the servers see it */
     enum config_source_kind kind;  /* a service: unset is its pool's */
     struct hp_endpoint *addresses; /* of a list, port 0 */
@@ -91,6 +91,7 @@ struct config_service {
     struct config_source source;
     /* derived */
     bool ike;                /* an IKE service: UDP, and check ike or port 500 or 4500 */
+    bool transparent;        /* its servers see the clients' own addresses */
     uint16_t port;           /* of its first listen address */
     uint16_t server_port;    /* towards servers: pool's, else own */
     enum config_check check; /* auto resolved: CHECK_IKE, CHECK_TCP, CHECK_NONE */
@@ -125,15 +126,16 @@ int config_read(struct config **out, const char *path, const char *text, size_t 
 void config_free(struct config *config); /* NULL is fine */
 /* The service's own, else its pool's. */
 const struct config_source *config_source_of(const struct config *config, const struct config_service *service);
+bool config_is_transparent(const struct config *config); /* some service is */
 
 /* All own addresses of its lists, each once; SEGMENT_SOURCES: more than there may be. */
 uint32_t config_sources(const struct config *config, struct hp_endpoint distinct[SEGMENT_SOURCES]);
 
 /* What depends on this machine: warnings of own addresses that are not here and of source ports that the kernel gives
- * to others, an error where a service that listens everywhere has a server on this machine (it would feed itself) and
- * where a zone is no interface (config_read leaves its scope 0).
- * Apart from config_read, so that what a file means does not depend on where it is read. What the kernel does not tell
- * (a sandbox, another /proc) is not warned about. */
+ * to others, and where the answers of a transparent service's servers would not come to us; an error where a service
+ * that listens everywhere has a server on this machine (it would feed itself) and where a zone is no interface
+ * (config_read leaves its scope 0). Apart from config_read, so that what a file means does not depend on where it is
+ * read. What the kernel does not tell (a sandbox, another /proc) is not warned about. */
 void config_check_machine(const struct config *config, struct diagnostics *diagnostics);
 
 /* "180s", "6m", "2h", "250ms", "never" where allow_never: milliseconds. false: *why is a phrase for the message that

@@ -3,6 +3,7 @@
 
 #include "base/endpoint.h"
 #include "config/config.h"
+#include "config/routes.h"
 #include <ctype.h>
 #include <ifaddrs.h>
 #include <limits.h>
@@ -291,4 +292,5 @@ void config_check_machine(const struct config *config, struct diagnostics *diagn
 {
     check_ports(config, diagnostics);
     check_addresses(config, diagnostics);
+    routes_check(config, diagnostics);
 }

@@ -117,17 +117,18 @@ void read_source(struct reader *reader, const struct key *key, const struct node
     if (node->kind == NODE_LIST) {
         source->kind = SOURCE_LIST;
         read_source_list(reader, node, source);
-    } else if (node->kind == NODE_TEXT && strcmp(node->text, "transparent") == 0) {
-        reader_not_in_this_version(reader, node, "source: transparent");
-    } else if (reader_wants(reader, node, NODE_TEXT, "nat, or a list of own addresses")) {
-        source->kind = SOURCE_NAT;
-        if (strcmp(node->text, "nat") == 0)
-            return;
-        closest = config_closest(node->text, names, 2);
-        reader_error(reader, node, "`%s` cannot be `%.64s`; %s%s%s", key->name, node->text,
-                     closest != NULL ? "did you mean `" : "it is nat, or a list of own addresses: [ADDRESS, ...]",
-                     closest != NULL ? closest : "", closest != NULL ? "`?" : "");
+        return;
     }
+    if (!reader_wants(reader, node, NODE_TEXT, "nat, transparent, or a list of own addresses"))
+        return;
+    source->kind = strcmp(node->text, "transparent") == 0 ? SOURCE_TRANSPARENT : SOURCE_NAT;
+    if (source->kind == SOURCE_TRANSPARENT || strcmp(node->text, "nat") == 0)
+        return;
+    closest = config_closest(node->text, names, 2);
+    reader_error(reader, node, "`%s` cannot be `%.64s`; %s%s%s", key->name, node->text,
+                 closest != NULL ? "did you mean `"
+                                 : "it is nat, transparent, or a list of own addresses: [ADDRESS, ...]",
+                 closest != NULL ? closest : "", closest != NULL ? "`?" : "");
 }
 
 void read_pools(struct reader *reader, const struct key *key, const struct node *node, void *member)

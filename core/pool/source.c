@@ -2,11 +2,12 @@
 /* Happy path: a client's first flow begins; its record has no source for this decision yet; of the service's addresses
  * the one with the fewest clients not yet proven is counted one up and written into the record, each by one CAS. Its
  * other flows, in whatever process, find it there.
- * Fails: another worker counts at the same moment  -> looked at anew, so that twelve that come at once are spread
- * evenly another worker chooses at the same moment -> its choice; our count is one too many until the next recount the
- * address has gone from this machine    -> chosen anew, as is one that the service does not list (any more) once none
- * of the client's sessions can live the server refuses clients from some      -> the others; from all of them -> as if
- * from none no record                                 -> by a hash over the client's address */
+ *
+ * Another worker counts at the same moment: looked at anew, so that twelve that come at once are spread evenly. It
+ * chooses at the same moment: its choice; our count is one too many until the next recount. The address has gone from
+ * this machine: chosen anew, as is one that the service does not list (any more) once none of the client's sessions
+ * can live. The server refuses clients from some: the others; from all of them: as if from none. No record: by a hash
+ * over the client's address. */
 #include "segment/source.h"
 
 #include "base/hash.h"
@@ -25,7 +26,8 @@ static uint32_t family_of(const struct topology *topology, uint32_t server)
 static bool refuses(const struct topology *topology, const struct topology_service *service, uint32_t server,
                     uint32_t source)
 {
-    return service->config->ike && source_refuses_ms(topology->segment, server, source, NULL) > 0;
+    return service->config->ike && !service->config->transparent &&
+           source_refuses_ms(topology->segment, server, source, NULL) > 0;
 }
 
 bool topology_refuses(const struct topology *topology, const struct topology_service *service, uint32_t slot)

@@ -10,6 +10,7 @@
 #include "process/check.h"
 
 #include "process/process.h"
+#include "process/sandbox.h"
 #include "process/source.h"
 #include "process/spawn.h"
 #include <errno.h>
@@ -188,6 +189,17 @@ struct check_verdict { /* of `homeport check` */
     bool fine;
 };
 
+/* Who checks a file may be another than who will run it. */
+static void note_capabilities(void)
+{
+    struct error error = {0};
+    char line[768];
+
+    if (sandbox_check_transparent(&error) < 0)
+        fprintf(stderr, "homeport check: warning: who checks could not run this: %s\n",
+                error_line(&error, line, sizeof line));
+}
+
 static void on_verdict(void *arg, const struct plan *plan, const char *text, const struct error *error)
 {
     struct check_verdict *verdict = arg;
@@ -195,6 +207,8 @@ static void on_verdict(void *arg, const struct plan *plan, const char *text, con
 
     verdict->fine = plan != NULL;
     fputs(text, stderr);
+    if (plan != NULL && plan->transparent)
+        note_capabilities();
     if (plan == NULL && error->code != -EINVAL)
         fprintf(stderr, "homeport check: %s\n", error_line(error, line, sizeof line));
 }

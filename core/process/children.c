@@ -183,11 +183,17 @@ static int spawn(struct child *child, int channel, int next, int keeper, struct 
 {
     struct master *self = child->master;
     const struct plan *plan = child->generation->plan;
+    bool transparent = child->role == PROCESS_WORKER && plan->transparent;
     char slot[16], number[16], uid[16], gid[16], parent[16];
-    char *arguments[] = {"homeport", child->role == PROCESS_MONITOR ? "_monitor" : "_worker",
-                         slot,       number,
-                         uid,        gid,
-                         parent,     (char *)self->path,
+    char *arguments[] = {"homeport",
+                         child->role == PROCESS_MONITOR ? "_monitor" : "_worker",
+                         slot,
+                         number,
+                         uid,
+                         gid,
+                         parent,
+                         (char *)self->path,
+                         transparent ? ROLE_TRANSPARENT : ROLE_NAT,
                          NULL};
     int descriptors[SPAWN_DESCRIPTORS] = {-1, 1,    2,     channel, child->generation->source, self->segment->fd,
                                           -1, next, keeper};

@@ -62,20 +62,25 @@ struct listener *listener_find(const struct generation *generation, const struct
     return NULL;
 }
 
-static int open_lane(struct listener *listener, uint32_t lane, const struct listener *before, bool deaf,
+static int open_lane(struct listener *listener, uint32_t lane, const struct listener *before, bool deaf, bool shares,
                      struct error *error)
 {
+    int status = 0;
+
     if (before == NULL || before->sockets[lane] < 0) /* below 0: nobody of the last master's has it any more */
-        return listener_socket(&listener->sockets[lane], &listener->address, listener->protocol, deaf, error);
+        return listener_socket(&listener->sockets[lane], &listener->address, listener->protocol, deaf, shares, error);
     listener->sockets[lane] = fcntl(before->sockets[lane], F_DUPFD_CLOEXEC, 0);
     if (listener->sockets[lane] < 0)
-        return error_set(error, -errno, "cannot keep a listening socket: %s", strerror(errno));
-    return 0;
+        status = -errno;
+    else if (shares)
+        status = listener_share(listener->sockets[lane]);
+    return status < 0 ? error_set(error, status, "cannot keep a listening socket: %s", strerror(-status)) : 0;
 }
 
-static int open_listener(struct listener *listener, const struct generation *before, uint32_t lanes,
+static int open_listener(struct listener *listener, const struct generation *before, uint32_t lanes, bool transparent,
                          struct error *error)
 {
+    bool shares = transparent && endpoint_is_any(&listener->address);
     const struct listener *kept = listener_find(before, listener);
     bool deaf = !is_ours(before, &listener->address,
                          listener->protocol); /* else a wildcard of ours may serve what it would drop */
@@ -86,7 +91,7 @@ static int open_listener(struct listener *listener, const struct generation *bef
     for (uint32_t i = 0; i < lanes; i++)
         listener->sockets[i] = -1;
     for (uint32_t i = 0; i < lanes; i++) {
-        int status = open_lane(listener, i, kept, deaf, error);
+        int status = open_lane(listener, i, kept, deaf, shares, error);
         if (status < 0)
             return status;
     }
@@ -110,7 +115,7 @@ int listeners_open(struct generation *generation, const struct generation *befor
         listener->address = plan->listeners[i].address;
         listener->protocol = plan->listeners[i].protocol;
         generation->listener_count = i + 1;
-        status = open_listener(listener, before, lanes, error);
+        status = open_listener(listener, before, lanes, plan->transparent, error);
         if (status < 0)
             return error_under(error, "service %s", plan->listeners[i].service);
     }

@@ -87,6 +87,7 @@ int plan_fill(struct plan *plan, const struct config *config, struct error *erro
     plan->log_format = config->log_format;
     plan->records = config->affinity_capacity;
     plan->sessions = config->sessions_capacity;
+    plan->transparent = config_is_transparent(config);
     for (uint32_t i = 0; i < config->pool_count; i++)
         copy_name(plan->pools[i].name, config->pools[i].name);
     plan->pool_count = config->pool_count;
@@ -144,7 +145,7 @@ bool plan_valid(const struct plan *plan)
         plan->log_level > LOG_DEBUG || plan->log_format > LOG_JSON || plan->records == 0 || plan->sessions == 0 ||
         plan->state[0] == '\0' || memchr(plan->state, '\0', sizeof plan->state) == NULL ||
         plan->server_count > SEGMENT_SERVERS || plan->listener_count > PLAN_LISTENERS ||
-        plan->source_count >= SEGMENT_SOURCES)
+        plan->source_count >= SEGMENT_SOURCES || plan->transparent > 1)
         return false;
     if (!names_end(plan->pools, plan->pool_count, SEGMENT_POOLS) ||
         !names_end(plan->profiles, plan->profile_count, SEGMENT_PROFILES) ||

@@ -42,7 +42,8 @@ struct plan {
     struct plan_listener listeners[PLAN_LISTENERS];
     struct hp_endpoint sources[SEGMENT_SOURCES]; /* own addresses of source lists */
     uint32_t source_count;
-    char doing[160]; /* "plugin NAME of profile PROFILE": what the child was at, should it die there */
+    uint32_t transparent; /* 1: some service is: workers need the capabilities for it */
+    char doing[160];      /* "plugin NAME of profile PROFILE": what the child was at, should it die there */
 };
 
 /* [check] Fills the plan from the model. Errors: -E2BIG more of something than a table holds. magic stays 0. */

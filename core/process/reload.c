@@ -3,7 +3,8 @@
  * Happy path: read the file into a sealed memfd; the check child validates it; open what is new to listen on, assign
  * slots; start a successor for each worker and the monitor; all say READY; apply server states; the lanes go over; the
  * old processes are told to stop; whoever asked is answered.
- * Fails: the file cannot be read, the check finds errors, an address is taken, a successor cannot start or is not ready
+ * Fails: the file cannot be read, the check finds errors, a capability lacks that the file asks for, an address is
+ *        taken, a successor cannot start or is not ready
  *        within PREPARE_LIMIT_MS -> successors end, what was opened is closed, the running ones never noticed; at the
  *        first start the daemon ends with status 1
  *        asked while one is under way -> it runs once more afterwards; the last file wins
@@ -198,9 +199,9 @@ static int start_successors(struct master *self, struct error *error)
 static int prepare(struct master *self, const struct plan *plan, struct error *error)
 {
     struct reload *reload = self->reload;
-    int status = 0;
+    int status = plan->transparent ? sandbox_check_transparent(error) : 0;
 
-    if (self->segment == NULL)
+    if (status == 0 && self->segment == NULL)
         status = found(self, plan, error);
     if (status == 0)
         status = check_against_running(self, plan, error);

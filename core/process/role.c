@@ -81,7 +81,7 @@ static int open_all(struct role *role, char **argv, struct error *error)
     last_words_install(role->self);
     status = next_master_open(&role->next_master, &role->loop, SPAWN_NEXT, master, on_next_master, role, error);
     if (status == 0)
-        status = sandbox_enter(uid, gid, parent, error);
+        status = sandbox_enter(uid, gid, strcmp(argv[8], ROLE_TRANSPARENT) == 0, parent, error);
     if (status == 0)
         status = read_config(role, argv[7], error);
     if (status < 0)

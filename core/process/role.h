@@ -32,8 +32,10 @@ struct role {
     void (*on_next_master)(struct role *role); /* says HOLDS and LISTENERS */
 };
 
-#define ROLE_ARGUMENTS 8   /* NAME _ROLE SLOT NUMBER UID GID PARENT PATH */
-#define ROLE_SPARE "spare" /* NUMBER of a worker that has no place yet */
+#define ROLE_ARGUMENTS 9               /* NAME _ROLE SLOT NUMBER UID GID PARENT PATH SOURCE */
+#define ROLE_TRANSPARENT "transparent" /* SOURCE of a worker that keeps what sandbox_check_transparent is about */
+#define ROLE_NAT "nat"                 /* of one that keeps nothing */
+#define ROLE_SPARE "spare"             /* NUMBER of a worker that has no place yet */
 
 /* Does it all, in this order: privileges first, then everything that reads. Fails: says why over the channel;
  * role_close is still due. */

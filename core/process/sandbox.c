@@ -5,6 +5,7 @@
 #include <cap-ng.h>
 #include <errno.h>
 #include <grp.h>
+#include <netinet/in.h>
 #include <pwd.h>
 #include <signal.h>
 #include <string.h>
@@ -12,20 +13,32 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-int sandbox_enter(uid_t uid, gid_t gid, pid_t parent, struct error *error)
+/* What is permitted goes with uid 0 unless it is asked to stay. */
+static int become(uid_t uid, gid_t gid, bool transparent, struct error *error)
 {
-    if (geteuid() == 0) {
-        capng_clear(CAPNG_SELECT_BOTH);
-        /* Needs CAP_SETPCAP, which a container may not have: with uid 0 gone and no_new_privs nothing comes back. */
-        capng_apply(CAPNG_SELECT_BOUNDS);
-        if (setgroups(0, NULL) < 0 || setresgid(gid, gid, gid) < 0 || setresuid(uid, uid, uid) < 0) {
-            error_set(error, -errno, "cannot become user %u group %u: %s", uid, gid, strerror(errno));
-            return error_next(error, "started as root, homeport needs the capabilities SETUID and SETGID");
-        }
+    capng_clear(CAPNG_SELECT_BOTH);
+    /* Needs CAP_SETPCAP, which a container may not have: with uid 0 gone and no_new_privs nothing comes back. */
+    capng_apply(CAPNG_SELECT_BOUNDS);
+    if ((transparent && prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0) || setgroups(0, NULL) < 0 ||
+        setresgid(gid, gid, gid) < 0 || setresuid(uid, uid, uid) < 0) {
+        error_set(error, -errno, "cannot become user %u group %u: %s", uid, gid, strerror(errno));
+        return error_next(error, "started as root, homeport needs the capabilities SETUID and SETGID");
     }
-    /* Of an ordinary user as well: AmbientCapabilities= may have given it some. What is not permitted is not ambient.
+    (void)prctl(PR_SET_KEEPCAPS, 0, 0, 0, 0);
+    return 0;
+}
+
+int sandbox_enter(uid_t uid, gid_t gid, bool transparent, pid_t parent, struct error *error)
+{
+    int status = geteuid() == 0 ? become(uid, gid, transparent, error) : 0;
+
+    if (status < 0)
+        return status;
+    /* Of an ordinary user as well: AmbientCapabilities= may have given it some. What is not inheritable is not ambient.
      */
     capng_clear(CAPNG_SELECT_CAPS);
+    if (transparent)
+        capng_updatev(CAPNG_ADD, CAPNG_EFFECTIVE | CAPNG_PERMITTED, CAP_NET_RAW, CAP_NET_BIND_SERVICE, -1);
     if (capng_apply(CAPNG_SELECT_CAPS) < 0)
         return error_set(error, -EPERM, "cannot drop capabilities");
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
@@ -38,6 +51,37 @@ int sandbox_enter(uid_t uid, gid_t gid, pid_t parent, struct error *error)
     return 0;
 }
 
+/* As a client at port 1 of an address that is not ours (RFC 5737). NULL: it can be done. */
+static const char *lacks_for_clients(void)
+{
+    struct sockaddr_in name = {.sin_family = AF_INET, .sin_port = htons(1), .sin_addr = {.s_addr = htonl(0xc6336407u)}};
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), on = 1;
+    const char *lacks = NULL;
+
+    if (!sandbox_has_capability(CAP_NET_RAW) ||
+        (fd >= 0 && setsockopt(fd, IPPROTO_IP, IP_TRANSPARENT, &on, sizeof on) < 0))
+        lacks = "NET_RAW";
+    else if (!sandbox_has_capability(CAP_NET_BIND_SERVICE) ||
+             (fd >= 0 && bind(fd, (const struct sockaddr *)&name, sizeof name) < 0 && errno == EACCES))
+        lacks = "NET_BIND_SERVICE";
+    if (fd >= 0)
+        close(fd);
+    return lacks;
+}
+
+int sandbox_check_transparent(struct error *error)
+{
+    const char *lacks = lacks_for_clients();
+
+    if (lacks == NULL)
+        return 0;
+    error_set(error, -EPERM, "source: transparent needs the capability %s, which is missing", lacks);
+    return error_next(error,
+                      "add it (systemd: CapabilityBoundingSet=, without root AmbientCapabilities= too; container: "
+                      "--cap-add=%s), or write source: nat",
+                      lacks);
+}
+
 void sandbox_untie(void)
 {
     (void)prctl(PR_SET_PDEATHSIG, 0);
@@ -47,8 +91,8 @@ int sandbox_enter_nobody(pid_t parent, struct error *error)
 {
     const struct passwd *nobody = geteuid() == 0 ? getpwnam("nobody") : NULL;
 
-    return sandbox_enter(nobody != NULL ? nobody->pw_uid : 65534, nobody != NULL ? nobody->pw_gid : 65534, parent,
-                         error);
+    return sandbox_enter(nobody != NULL ? nobody->pw_uid : 65534, nobody != NULL ? nobody->pw_gid : 65534, false,
+                         parent, error);
 }
 
 void sandbox_signals(void)

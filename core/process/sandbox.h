@@ -10,8 +10,12 @@
 
 /* [worker, monitor, check] Becomes uid:gid without supplementary groups, with no capability left to get back
  * (bounding set empty where the kernel lets us), no_new_privs, and killed when its parent dies, until sandbox_untie. An
- * ordinary user stays who it is, without capabilities. Errors: -EPERM. */
-int sandbox_enter(uid_t uid, gid_t gid, pid_t parent, struct error *error);
+ * ordinary user stays who it is, without capabilities. transparent: but those two that sandbox_check_transparent is
+ * about. Errors: -EPERM. */
+int sandbox_enter(uid_t uid, gid_t gid, bool transparent, pid_t parent, struct error *error);
+/* [master] Can a worker of ours speak as its clients? Tried as well as looked up: what counts is what the owner of this
+ * network lets us do. -EPERM: NET_RAW or NET_BIND_SERVICE is missing; error says which and how to get it. */
+int sandbox_check_transparent(struct error *error);
 /* [check] The same, as `nobody`: for who runs foreign code before anybody knows whom to become. */
 int sandbox_enter_nobody(pid_t parent, struct error *error);
 /* [worker, monitor] It is made: from now on it may outlive its parent. */

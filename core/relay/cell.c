@@ -65,8 +65,8 @@ static void uses_read(const struct lane *lane, const struct hp_endpoint *server,
         uint64_t last_ms = session_is_live(row) ? PORT_TAKEN : row_last_ms(row);
         const struct hp_endpoint *used = &servers[row->server % SEGMENT_SERVERS].address;
         uint32_t position;
-        if (lane->paths[i] != NULL && lane->paths[i]->stream != NULL) /* TCP has ports of its own */
-            continue;
+        if ((lane->paths[i] != NULL && lane->paths[i]->stream != NULL) || row_transparent(row))
+            continue; /* TCP has ports of its own, and clients have theirs */
         if (lane->paths[i] != NULL)
             used = &lane->paths[i]->server;
         if (row->source != source || !endpoint_same_address(used, server) ||

@@ -19,6 +19,7 @@
 #include "relay/socket_message.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -29,6 +30,7 @@
 #include <sys/pidfd.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -116,6 +118,15 @@ static int socket_of(const struct keeper *self, uint32_t row)
     return atomic_load_explicit(&self->sockets[row], memory_order_relaxed) - 1;
 }
 
+/* What its worker needs for `source: transparent` is nothing to a keeper. */
+static void capabilities_drop(void)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    const struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {{0}};
+
+    (void)syscall(SYS_capset, &header, none); /* fewer is always granted, so errno stays */
+}
+
 /* false: the master has gone, or dismisses the worker; nobody will ask. A poll without signals (all are blocked) goes
  * on after SIGSTOP and SIGCONT too, and never touches errno: that word is the worker's, too. */
 static bool await_death(const struct keeper *self)
@@ -195,6 +206,7 @@ static int keep(void *arg)
     int descriptors[SOCKET_MESSAGE_ROWS], status = 0;
     uint32_t count;
 
+    capabilities_drop();
     if (!await_death(self))
         _exit(0);
     close_others(self);

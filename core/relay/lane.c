@@ -14,6 +14,7 @@
  *        no descriptor left while opening again          -> those wait for their clients */
 #include "base/endpoint.h"
 #include "relay/stream.h"
+#include "segment/tuple.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -238,6 +239,14 @@ static void row_refuse(struct lane *lane, struct session_row *row, const char *r
     report_session(lane->relay, TRACE_SESSION_ENDED, &unused, reason);
 }
 
+static bool is_shadowed(const struct lane *lane, const struct session_row *row)
+{
+    struct segment *segment = lane->relay->segment;
+    const struct hp_endpoint server = upstream_server(segment, row);
+
+    return row_transparent(row) && !tuple_claim(segment, row, &server);
+}
+
 static void row_adopt(struct lane *lane, uint32_t position)
 {
     struct session_row *row = &lane->rows[position];
@@ -257,6 +266,8 @@ static void row_adopt(struct lane *lane, uint32_t position)
         row_refuse(lane, row, "port changed"); /* a stream stays where it is */
     } else if (flow_index_find(&lane->index, &key) != FLOW_NONE) {
         row_refuse(lane, row, "second row of one flow");
+    } else if (!tcp && is_shadowed(lane, row)) {
+        row_refuse(lane, row, "its client is at that server by another address"); /* killed before it could know */
     } else if (!tcp && lane->coming != NULL && lane->coming[position] != NULL) {
         row_refuse(lane, row, leaving ? "service removed" : "protocol changed");
     } else if ((path = tcp ? stream_adopt(lane, row, listener, &why) : path_adopt(lane, row, listener)) == NULL) {

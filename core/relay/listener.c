@@ -102,6 +102,11 @@ static int deafen_to_syn(int fd)
     return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program);
 }
 
+int listener_share(int fd)
+{
+    return option_on(fd, SOL_SOCKET, SO_REUSEADDR) < 0 ? -errno : 0;
+}
+
 static bool is_stream(int fd)
 {
     int type = 0;
@@ -143,7 +148,8 @@ bool listener_retired(int fd)
     return getsockopt(fd, SOL_SOCKET, SO_PEERNAME, &peer, &size) == 0;
 }
 
-int listener_socket(int *out, const struct hp_endpoint *address, uint32_t protocol, bool deaf, struct error *error)
+int listener_socket(int *out, const struct hp_endpoint *address, uint32_t protocol, bool deaf, bool shares,
+                    struct error *error)
 {
     struct sockaddr_storage name;
     socklen_t size = endpoint_to_sockaddr(address, &name);
@@ -160,6 +166,8 @@ int listener_socket(int *out, const struct hp_endpoint *address, uint32_t protoc
         return status;
     }
     status = tcp ? options_set_tcp(fd, address) : options_set(fd, address);
+    if (status == 0 && shares)
+        status = listener_share(fd);
     if (status == 0 && !tcp && deaf && deafen(fd) < 0)
         status = -errno;
     if (status < 0) {

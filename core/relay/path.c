@@ -6,10 +6,13 @@
  * anew with the session's own server.
  * Fails: no row, cell or descriptor -> the datagram is refused and counted, nothing is left behind
  *        the cell cannot be bound   -> skipped, counted, the next one
- *        its address is not here    -> another source address; none is left: refused and counted */
+ *        its address is not here    -> another source address; none is left: refused and counted
+ *        source: transparent, and the client's address is another session's at that server, or a stranger's here
+ *                                   -> the datagram is refused and counted */
 #include "base/endpoint.h"
 #include "relay/stream.h"
 #include "segment/source.h"
+#include "segment/tuple.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -35,6 +38,9 @@ void path_refused(const struct flow *flow, int status)
     case -ENXIO:
         flow_lost(flow, LOSS_refused_no_source);
         break;
+    case -EEXIST:
+        flow_lost(flow, LOSS_refused_shadowed);
+        break;
     default: /* no route to the server */
         flow_lost(flow, LOSS_dropped_send_to_server);
         break;
@@ -45,13 +51,11 @@ void path_refused(const struct flow *flow, int status)
 static int cell_open(struct lane *lane, const struct hp_endpoint *server, struct session_row *row, int *fd)
 {
     for (uint32_t tries = 0; tries < CELL_TRIES; tries++) {
-        struct hp_endpoint own;
         int status;
 
         if (!cell_take(lane, server, row->source, &row->source_port))
             return -EADDRINUSE;
-        own = upstream_own(lane->relay->segment, row, server);
-        status = upstream_open(fd, &own, server);
+        status = upstream_open(fd, lane->relay->segment, row, server);
         if (status == 0)
             return 0;
         if (status != -EADDRINUSE) {
@@ -136,6 +140,41 @@ static int path_attach(struct path *path, int fd)
     return status;
 }
 
+void row_source(struct session_row *row, const struct service *service)
+{
+    if (!service->config->transparent)
+        return;
+    row->source_port = row->client.port;
+    atomic_init(&row->flags, SESSION_TRANSPARENT);
+}
+
+/* The row is live first: by it other flows see whose the client's address is at that server. -EEXIST: another one's. */
+static int path_begin_as_client(struct path *path, const struct session_row *content)
+{
+    struct relay *relay = path->lane->relay;
+    int fd = -1, status = -EEXIST;
+
+    session_begin(path->row, content, relay->now_ms);
+    if (!tuple_claim(relay->segment, path->row, &path->server))
+        goto fail_claim;
+    status = upstream_open(&fd, relay->segment, path->row, &path->server);
+    if (status < 0)
+        goto fail_socket;
+    status = path_attach(path, fd);
+    if (status < 0)
+        goto fail_watch;
+    path_enter(path);
+    return 0;
+
+fail_watch:
+    close(fd);
+fail_socket:
+    tuple_release(relay->segment, path->row, &path->server);
+fail_claim:
+    session_end(path->row);
+    return status;
+}
+
 static int path_begin_at(struct path **out, const struct flow *flow, struct session_row *row,
                          const struct decision *decision, const struct session_row *before)
 {
@@ -151,13 +190,21 @@ static int path_begin_at(struct path **out, const struct flow *flow, struct sess
 
     if (path == NULL)
         return -ENOMEM;
+    memcpy(content.local, flow->local->address, sizeof content.local);
+    row_source(&content, flow->listener->service);
+    if (row_transparent(&content)) {
+        status = path_begin_as_client(path, &content);
+        if (status < 0)
+            goto fail_cell;
+        *out = path;
+        return 0;
+    }
     status = cell_open_anywhere(flow, decision, before, &server, &content, &fd);
     if (status < 0)
         goto fail_cell;
     status = path_attach(path, fd);
     if (status < 0)
         goto fail_watch;
-    memcpy(content.local, flow->local->address, sizeof content.local);
     session_begin(row, &content, lane->relay->now_ms);
     path_enter(path);
     *out = path;
@@ -218,7 +265,7 @@ int path_open(struct path *path)
         fd = -1;
     }
     if (fd < 0)
-        status = upstream_open(&fd, &own, &path->server);
+        status = upstream_open(&fd, path->lane->relay->segment, path->row, &path->server);
     if (status < 0)
         return status;
     status = path_attach(path, fd);
@@ -254,11 +301,13 @@ void path_end(struct path *path, const char *reason)
     struct flow_key key;
 
     lane->index.key_of(lane, (uint32_t)(path->row - lane->rows), &key);
+    if (row_transparent(path->row))
+        tuple_release(lane->relay->segment, path->row, &path->server);
     session_end(path->row);
     if (reason != NULL)
         report_session(lane->relay, TRACE_SESSION_ENDED, path, reason);
     flow_index_remove(&lane->index, &key);
-    if (path->stream == NULL)
+    if (path->stream == NULL && !row_transparent(path->row))
         cell_give(lane, &path->server, path->row->source, path->row->source_port);
     path_close(path);
     lane_give_row(lane, path->row);
@@ -282,11 +331,12 @@ int path_forget(struct path *path)
 void path_watch_record(struct path *path, const struct decision *decision)
 {
     struct session_row *row = path->row;
-    uint32_t before = atomic_load_explicit(&row->flags, memory_order_relaxed), flags = before & SESSION_PROVEN;
+    uint32_t before = atomic_load_explicit(&row->flags, memory_order_relaxed),
+             flags = before & (SESSION_PROVEN | SESSION_TRANSPARENT);
 
     path->stays = false;
     path->table_full = decision->reason == DECISION_TABLE_FULL;
-    if (decision->record != SEGMENT_NO_INDEX) /* put back, or another name of its client: it comes from where we do */
+    if (decision->record != SEGMENT_NO_INDEX && !row_transparent(row)) /* put back, or another of its client's names */
         record_source_offer(path->lane->relay->segment, decision->record, decision->watch, row->source);
     if (path->service->decides != 0) {
         if (kept_add(path, decision)) {

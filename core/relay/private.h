@@ -203,6 +203,10 @@ static inline bool row_proven(const struct session_row *row)
 {
     return (atomic_load_explicit(&row->flags, memory_order_relaxed) & SESSION_PROVEN) != 0;
 }
+static inline bool row_transparent(const struct session_row *row)
+{
+    return (atomic_load_explicit(&row->flags, memory_order_relaxed) & SESSION_TRANSPARENT) != 0;
+}
 static inline uint64_t row_last_ms(const struct session_row *row) /* last datagram of either side */
 {
     uint64_t client_ms = atomic_load_explicit(&row->client_ms, memory_order_relaxed);
@@ -258,14 +262,16 @@ void cell_free_all(struct lane *lane);
 void cell_note_source(struct lane *lane,
                       const struct session_row *row); /* a session of the lane: which kind it is of */
 
-/* upstream.c: own is the source's address with the cell's port; without an address (upstream_own says so) the route
- * chooses it. -ENXIO: that address is not on this machine. */
-int upstream_open(int *out, const struct hp_endpoint *own,
-                  const struct hp_endpoint *server); /* negative errno values */
-int upstream_bind(int fd, const struct hp_endpoint *own);
+/* upstream.c. Negative errno values; -ENXIO: the source's address is not on this machine; -EPERM, -EACCES: a
+ * transparent row, and this worker has no capability for it. */
+int upstream_open(int *out, const struct segment *segment, const struct session_row *row,
+                  const struct hp_endpoint *server);
+int upstream_bind(int fd, const struct hp_endpoint *own, bool transparent);
 void upstream_prefer_lasting(int fd); /* of our IPv6 addresses, a socket that is to be connected */
 bool upstream_is(int fd, const struct hp_endpoint *own, const struct hp_endpoint *server);
 struct hp_endpoint upstream_server(const struct segment *segment, const struct session_row *row);
+/* As whom the server sees the row: its client, or its source's address with the cell's port; without an address the
+ * route chooses it. */
 struct hp_endpoint upstream_own(const struct segment *segment, const struct session_row *row,
                                 const struct hp_endpoint *server);
 
@@ -292,6 +298,8 @@ void path_free(struct path *path);
 /* A session begins at the decision's server. before: the row of the one that it goes on from, NULL: a new one. NULL:
  * refused and counted. */
 struct path *path_begin(const struct flow *flow, const struct decision *decision, const struct session_row *before);
+/* In a row that is still to begin: as whom its server shall see it. */
+void row_source(struct session_row *row, const struct service *service);
 struct path *path_adopt(struct lane *lane, struct session_row *row, struct listener *listener); /* no socket yet */
 /* reason: for the log of sessions; NULL: nothing is said. */
 void path_end(struct path *path, const char *reason);

@@ -60,9 +60,14 @@ bool relay_holds_lanes(const struct relay *relay); /* or is taking or giving any
  * of IPv6, and IPV6_V6ONLY), non-blocking, close-on-exec. Used by the
  * master. deaf: it drops what comes until listener_hear(), so that no flow goes to another lane than its own while the
  * others are not bound yet. Errors: -EADDRINUSE (says how to find out who), -EACCES (ports below 1024 without the
- * capability), others. TCP: the same without buffers; it does not listen until listener_hear(). */
-int listener_socket(int *out, const struct hp_endpoint *address, uint32_t protocol, bool deaf, struct error *error);
+ * capability), others. TCP: the same without buffers; it does not listen until listener_hear(). A wildcard of a
+ * configuration that is transparent also wants listener_share(), which this does for it (shares). */
+int listener_socket(int *out, const struct hp_endpoint *address, uint32_t protocol, bool deaf, bool shares,
+                    struct error *error);
 void listener_hear(int fd);
+/* A wildcard's port is also that of clients, as which sockets towards servers are to be bound: SO_REUSEADDR. Not
+ * without need: any program that sets the same can then bind the port as well. */
+int listener_share(int fd); /* negative errno values */
 /* From here on what is sent to this address goes to whoever else listens there (a wildcard); what is in the queue stays
  * in it, for relay_give() to relay. */
 void listener_retire(int fd, const struct hp_endpoint *address);

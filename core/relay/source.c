@@ -4,11 +4,13 @@
  *
  * Happy path: a session begins at the address that its client's record names, so that port 500 and port 4500 of a
  * client come from one. An IKE_SA_INIT of a client is answered: good for its server and address.
- * Fails: the address is not on this machine -> marked for everybody until the monitor finds it again; another is
- * chosen, for live sessions with their next datagram the record names another by now    -> the session follows, where
- * it may an IKE_SA_INIT has no answer for two seconds                        -> counted once, whatever its client
- * repeats; half of the last 16: no new client goes there for thirty seconds (segment/source.h) its worker is killed
- * before that   -> it is not counted */
+ *
+ * The address is not on this machine: marked for everybody until the monitor finds it again; another is chosen, for
+ * live sessions with their next datagram. The record names another by now: the session follows, where it may.
+ *
+ * An IKE_SA_INIT has no answer for two seconds: counted once, whatever its client repeats; half of the last 16: no new
+ * client goes there for thirty seconds (segment/source.h). Its worker is killed before that: it is not counted. Where
+ * servers see the clients' own addresses nothing is counted. */
 #include "segment/source.h"
 
 #include "base/endpoint.h"
@@ -49,8 +51,9 @@ bool source_differs(const struct path *path, const struct decision *decision)
     const struct segment *segment = path->lane->relay->segment;
     struct record_source seen;
 
-    return decision->record != SEGMENT_NO_INDEX && record_source(segment, decision->record, decision->watch, &seen) &&
-           seen.chosen && seen.source != path->row->source && source_usable(segment, seen.source, path->server.family);
+    return !row_transparent(path->row) && decision->record != SEGMENT_NO_INDEX &&
+           record_source(segment, decision->record, decision->watch, &seen) && seen.chosen &&
+           seen.source != path->row->source && source_usable(segment, seen.source, path->server.family);
 }
 
 static void outcome(struct path *path, bool answered)
@@ -73,7 +76,7 @@ void source_look(struct path *path)
 
 void source_asked(struct path *path, const struct ike_datagram *ike)
 {
-    if (!path->service->config->ike || !ike_is_new_sa(ike))
+    if (!path->service->config->ike || row_transparent(path->row) || !ike_is_new_sa(ike))
         return;
     source_look(path);
     if (path->init_ms != 0 || memcmp(path->init_spi, ike->header.initiator_spi, sizeof path->init_spi) == 0)
@@ -103,7 +106,7 @@ static bool is_here(const struct segment *segment, uint32_t source)
     if (fd < 0)
         return true;
     own.port = 0;
-    status = upstream_bind(fd, &own);
+    status = upstream_bind(fd, &own, false);
     close(fd);
     return status != -ENXIO;
 }

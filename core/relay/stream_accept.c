@@ -50,21 +50,27 @@ static bool is_ours(int status)
     return status == -EMFILE || status == -ENFILE || status == -ENOMEM || status == -ENOBUFS || status == -ENOSPC;
 }
 
-/* The kernel gives the port when it knows the other end: one serves once per server. */
-static int own_bind(int fd, const struct hp_endpoint *own)
+static int own_bind(int fd, const struct hp_endpoint *own, bool transparent)
 {
-    int on = 1;
+    int on = 1, status;
 
-    (void)setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
-    return endpoint_is_any(own) ? 0 : upstream_bind(fd, own);
+    /* The kernel gives the port when it knows the other end: one serves once per server. */
+    if (!transparent) {
+        (void)setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
+        return endpoint_is_any(own) ? 0 : upstream_bind(fd, own, false);
+    }
+    (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    status = upstream_bind(fd, own, true);
+    return status == -EADDRINUSE ? -EADDRNOTAVAIL : status; /* its client's port is a listener's of this machine */
 }
 
-static int upstream_connect(int *out, const struct hp_endpoint *from, const struct hp_endpoint *server,
-                            uint16_t *source_port)
+/* Fills the row's source_port. */
+static int upstream_connect(int *out, const struct segment *segment, const struct hp_endpoint *server,
+                            struct session_row *row)
 {
     struct sockaddr_storage name;
     socklen_t size = endpoint_to_sockaddr(server, &name);
-    struct hp_endpoint own = {0};
+    struct hp_endpoint from = upstream_own(segment, row, server), own = {0};
     int fd = socket(name.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), on = 1, status = 0;
     const struct linger reset = {.l_onoff = 1, .l_linger = 0};
 
@@ -74,7 +80,7 @@ static int upstream_connect(int *out, const struct hp_endpoint *from, const stru
     (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
     if (server->family == 6)
         upstream_prefer_lasting(fd);
-    status = own_bind(fd, from);
+    status = own_bind(fd, &from, row_transparent(row));
     if (status == 0 && connect(fd, (const struct sockaddr *)&name, size) < 0 && errno != EINPROGRESS)
         status = -errno;
     size = sizeof name;
@@ -85,7 +91,7 @@ static int upstream_connect(int *out, const struct hp_endpoint *from, const stru
         close(fd);
         return status;
     }
-    *source_port = own.port;
+    row->source_port = own.port;
     *out = fd;
     return 0;
 }
@@ -111,13 +117,11 @@ static int connect_anywhere(const struct stream_start *start, const struct hp_en
 
     for (uint32_t tries = 0; tries < SEGMENT_SOURCES && status == -ENXIO; tries++) {
         uint32_t source = source_choose(relay, &start->flow, &start->decision, NULL);
-        struct hp_endpoint own;
 
         if (source == SEGMENT_NO_INDEX)
             return -ENXIO;
         row->source = (uint16_t)source;
-        own = upstream_own(relay->segment, row, server);
-        status = upstream_connect(fd, &own, server, &row->source_port);
+        status = upstream_connect(fd, relay->segment, server, row);
         if (status == -ENXIO)
             source_is_absent(relay, source);
     }
@@ -136,8 +140,11 @@ static int begin_in(const struct stream_start *start, struct session_row *row)
     struct hp_endpoint server = upstream_server(lane->relay->segment, &content);
     struct stream *stream = NULL;
     struct path *path = NULL;
-    int fd = -1, status = connect_anywhere(start, &server, &content, &fd);
+    int fd = -1, status;
 
+    row_source(&content, listener->service);
+    status = row_transparent(&content) ? upstream_connect(&fd, lane->relay->segment, &server, &content)
+                                       : connect_anywhere(start, &server, &content, &fd);
     if (status < 0)
         return status;
     path = path_make(lane, row, listener, &server);

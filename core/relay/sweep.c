@@ -2,6 +2,7 @@
 /* What no datagram does: idle sessions end, records of live sessions do not expire, drops are carried out. */
 #include "base/endpoint.h"
 #include "relay/stream.h"
+#include "segment/tuple.h"
 
 static bool is_idle(const struct path *path, uint64_t now_ms)
 {
@@ -11,6 +12,14 @@ static bool is_idle(const struct path *path, uint64_t now_ms)
     if ((path->leaving || !row_proven(path->row)) && config->idle_unproven_ms < limit_ms)
         limit_ms = config->idle_unproven_ms;
     return now_ms > last_ms && now_ms - last_ms >= limit_ms;
+}
+
+/* With other listeners the kernel may send a flow to another lane. In a nat session that goes unnoticed until it is
+ * idle; of two as one client, the new one's server must not be heard by the old one's socket. What that has heard
+ * until now went to the same client. */
+static bool has_moved(const struct path *path)
+{
+    return row_transparent(path->row) && !tuple_holds(path->lane->relay->segment, path->row, &path->server);
 }
 
 /* A record does not expire while a session watches it, not even one that only new flows extend: else a client's next
@@ -35,7 +44,9 @@ void sweep_lane(struct lane *lane, uint32_t part)
         struct path *path = lane->paths[i];
         if (path == NULL || (path->stream != NULL && !stream_sweep(path)))
             continue;
-        if (path->stream == NULL && is_idle(path, relay->now_ms)) {
+        if (path->stream == NULL && has_moved(path)) {
+            path_end(path, "its flow comes by another lane");
+        } else if (path->stream == NULL && is_idle(path, relay->now_ms)) {
             path_end(path, "idle");
             relay_count(relay, COUNTER_sessions_ended_idle, 1);
         } else {

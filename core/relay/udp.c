@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* From clients to servers. Happy path: a vector is read from a listener, each datagram finds its session by flow, the
  * session's record and server are as it knows them, and all datagrams of a session leave together.
- * Fails: no session for the flow       -> decided; refused (and counted by whom refuses), or a session begins
+ * Fails: from a server, for a client of `source: transparent` -> dropped and counted, no flow
+ *        no session for the flow       -> decided; refused (and counted by whom refuses), or a session begins
  *        record or server have changed -> decided anew with the session's server as an offer: the same server keeps
  *                                         all, another one ends this session and begins the next
  *        its plugin decides on such datagrams (IKE, a new ESP SPI) -> asked before it goes out, as if the record had
@@ -256,6 +257,22 @@ static struct path *path_check(struct listener *listener, uint32_t slot, struct 
     return path;
 }
 
+/* A server's answer to a client whose session's socket is closed or gone: at a client's port that is a wildcard's as
+ * well, it comes to that listener. */
+static bool is_server(const struct relay *relay, const struct hp_endpoint *client)
+{
+    for (uint32_t i = 0; i < relay->config->service_count; i++) {
+        const struct topology_service *service = relay->services[i].topology;
+
+        if (!service->config->transparent || client->port != service->config->server_port)
+            continue;
+        for (uint32_t j = 0; j < service->member_count; j++)
+            if (endpoint_same_address(&relay->segment->servers[service->members[j].slot].address, client))
+                return true;
+    }
+    return false;
+}
+
 static struct path *path_new(struct listener *listener, uint32_t slot)
 {
     struct relay *relay = listener->lane->relay;
@@ -264,6 +281,10 @@ static struct path *path_new(struct listener *listener, uint32_t slot)
     struct decision_request request = request_of(listener, slot, NULL);
     struct decision decision;
 
+    if (is_server(relay, flow.client)) {
+        flow_lost(&flow, LOSS_dropped_stranger);
+        return NULL;
+    }
     if (lane_is_full(listener->lane)) { /* before a record is made for nothing */
         flow_lost(&flow, LOSS_refused_sessions_full);
         return NULL;
@@ -284,7 +305,9 @@ static struct path *path_reopen(struct listener *listener, uint32_t slot, struct
 
     if (status == 0)
         return path;
-    if (status != -EADDRINUSE && status != -ENXIO) {
+    /* Nor may it be bound as its client where a reload, or a start, has taken `source: transparent` back. */
+    if (status != -EADDRINUSE && status != -ENXIO &&
+        !(row_transparent(row) && (status == -EPERM || status == -EACCES))) {
         path_refused(&(struct flow){listener, &row->client, NULL}, status);
         return NULL;
     }

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A session's socket: bound to its cell's port, connected to its server.
+/* A session's socket: bound to its cell's port, or to its client's address and port (`source: transparent`), connected
+ * to its server.
  *
  * The same port serves once per server and own address: SO_REUSEADDR, and the kernel tells connected sockets apart by
  * both ends. The own address is that of the session's source, or the route's choice, made by connect. IP_FREEBIND is of
  * no use here: connect finds no route from an address that is not on this machine.
- * Between bind and connect the port hears anybody: reply.c looks at each datagram's source. */
+ * Between bind and connect the port hears anybody: reply.c looks at each datagram's source. A client's address hears
+ * but the server's answers: what clients send is for addresses of ours. */
 #include "base/endpoint.h"
 #include "relay/private.h"
 #include "segment/source.h"
@@ -56,47 +58,64 @@ struct hp_endpoint upstream_own(const struct segment *segment, const struct sess
 {
     struct hp_endpoint own = {.family = server->family};
 
+    if (row_transparent(row))
+        return row->client;
     if (row->source != SOURCE_ROUTE)
         own = segment->sources[row->source % SEGMENT_SOURCES].address;
     own.port = row->source_port;
     return own;
 }
 
-int upstream_bind(int fd, const struct hp_endpoint *own)
+static int transparent_set(int fd, uint32_t family)
+{
+    int level = family == 4 ? IPPROTO_IP : IPPROTO_IPV6, option = family == 4 ? IP_TRANSPARENT : IPV6_TRANSPARENT,
+        on = 1;
+
+    return setsockopt(fd, level, option, &on, sizeof on) < 0 ? -errno : 0;
+}
+
+int upstream_bind(int fd, const struct hp_endpoint *own, bool transparent)
 {
     struct sockaddr_storage address;
     socklen_t size = endpoint_to_sockaddr(own, &address);
+    int status = transparent ? transparent_set(fd, own->family) : 0;
 
+    if (status < 0)
+        return status;
     if (bind(fd, (const struct sockaddr *)&address, size) == 0)
         return 0;
-    return errno == EADDRNOTAVAIL ? -ENXIO : -errno;
+    return errno == EADDRNOTAVAIL && !transparent ? -ENXIO : -errno;
 }
 
-static int upstream_prepare(int fd, const struct hp_endpoint *own, const struct hp_endpoint *server)
+static int upstream_prepare(int fd, const struct segment *segment, const struct session_row *row,
+                            const struct hp_endpoint *server)
 {
+    struct hp_endpoint own = upstream_own(segment, row, server);
+    bool transparent = row_transparent(row);
     struct sockaddr_storage address;
     socklen_t size = endpoint_to_sockaddr(server, &address);
-    int status = own->family == server->family ? options_set(fd, server->family) : -ENXIO; /* nonsense in the row */
+    int status = own.family == server->family ? options_set(fd, server->family) : -ENXIO; /* nonsense in the row */
 
     if (status == 0)
-        status = upstream_bind(fd, own);
+        status = upstream_bind(fd, &own, transparent);
     if (status < 0)
         return status;
     if (connect(fd, (const struct sockaddr *)&address, size) == 0)
         return 0;
-    if (errno == EINVAL && !endpoint_is_any(own)) /* net.ipv4.ip_nonlocal_bind lets one bind it all the same */
-        return -ENXIO;
+    if (errno == EINVAL && !transparent && !endpoint_is_any(&own))
+        return -ENXIO; /* net.ipv4.ip_nonlocal_bind lets one bind it all the same */
     return errno == EADDRINUSE ? -EADDRNOTAVAIL : -errno;
 }
 
-int upstream_open(int *out, const struct hp_endpoint *own, const struct hp_endpoint *server)
+int upstream_open(int *out, const struct segment *segment, const struct session_row *row,
+                  const struct hp_endpoint *server)
 {
     int fd = socket(server->family == 4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     int status;
 
     if (fd < 0)
         return -errno;
-    status = upstream_prepare(fd, own, server);
+    status = upstream_prepare(fd, segment, row, server);
     if (status < 0) {
         close(fd);
         return status;

@@ -141,7 +141,7 @@ OFFSETS(X)
 SIZES(X)
 #undef X
 
-_Static_assert(COUNTER_COUNT == 45,
+_Static_assert(COUNTER_COUNT == 46,
                "the counters of an old file would be read under other names: raise SEGMENT_LAYOUT");
 _Static_assert(sizeof(_Atomic uint64_t) == 8 && ATOMIC_LLONG_LOCK_FREE == 2, "words must be atomic between processes");
 _Static_assert(SEGMENT_SERVERS <= RECORD_DEAD, "a record's value must be able to name every server");
@@ -159,7 +159,8 @@ const struct segment_layout segment_layout_present = {
                [TABLE_LOADS] = {SEGMENT_SERVERS * SEGMENT_SOURCES, sizeof(struct source_load), NULL},
                [TABLE_TRACES] = {1, sizeof(struct trace_board), NULL},
                [TABLE_BUCKETS] = {0, sizeof(struct record_bucket), NULL},
-               [TABLE_ROWS] = {0, sizeof(struct session_row), NULL}},
+               [TABLE_ROWS] = {0, sizeof(struct session_row), NULL},
+               [TABLE_TUPLES] = {0, sizeof(uint64_t), NULL}},
 };
 
 void segment_tables_plan(struct segment_tables *out, const struct segment_layout *layout,
@@ -174,6 +175,8 @@ void segment_tables_plan(struct segment_tables *out, const struct segment_layout
             count = capacities->buckets;
         else if (i == TABLE_ROWS)
             count = (size_t)capacities->lanes * capacities->rows_per_lane;
+        else if (i == TABLE_TUPLES)
+            count = segment_tuple_count(capacities->lanes, capacities->rows_per_lane);
         out->at[i] = end;
         end = (end + count * layout->tables[i].size + SEGMENT_PAGE - 1) / SEGMENT_PAGE * SEGMENT_PAGE;
     }
@@ -190,4 +193,13 @@ uint32_t segment_bucket_count(uint32_t records)
 uint32_t segment_rows_per_lane(uint32_t sessions, uint32_t lanes)
 {
     return sessions / lanes + (sessions % lanes != 0);
+}
+
+uint32_t segment_tuple_count(uint32_t lanes, uint32_t rows_per_lane)
+{
+    uint64_t rows = (uint64_t)lanes * rows_per_lane, count = 64;
+
+    while (count < 2 * rows && count < SEGMENT_TUPLES_MAX)
+        count *= 2;
+    return (uint32_t)count;
 }

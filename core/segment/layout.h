@@ -7,6 +7,7 @@
  *                      sources, loads of sources, traces                               see each
  *                      record buckets                         workers, monitor (record.h says how)
  *                      session rows, one partition per lane   the lane's holder alone (session.h)
+ *                      the index of tuple.h                   workers
  *
  * All words that two processes touch are _Atomic. No pointers; every index that is read from here is checked against
  * the table's size (or masked) before use: a hostile worker may write anything at any time (I6). Times are clock.h's.
@@ -34,7 +35,7 @@
 #define SEGMENT_PROFILES 64u
 #define SEGMENT_LANES 256u
 #define SEGMENT_DROPS 64u
-#define SEGMENT_SOURCES 64u          /* own addresses towards servers, with that of the route's choice */
+#define SEGMENT_SOURCES 64u     /* own addresses towards servers, with that of the route's choice */
 #define SEGMENT_LANE_LOSSES 24u /* room for LANE_LOSSES */
 #define SEGMENT_TRACES 16u      /* clients that are followed at a time */
 #define SEGMENT_TRACE_EVENTS 1024u
@@ -83,7 +84,7 @@ enum process_role { PROCESS_NONE, PROCESS_MASTER, PROCESS_WORKER, PROCESS_MONITO
     X(dropped_server_disabled, "datagrams dropped: the session's server is disabled and this is no IKE_SA_INIT")       \
     X(dropped_send_to_server, "datagrams that the kernel did not take towards a server")                               \
     X(dropped_send_to_client, "datagrams that the kernel did not take towards a client")                               \
-    X(dropped_stranger, "datagrams on a cell that did not come from its server")                                       \
+    X(dropped_stranger, "datagrams on a cell not from its server, or from a server for no session")                    \
     X(dropped_socket_queue, "datagrams that the kernel dropped at a listener (SO_RXQ_OVFL)")                           \
     X(icmp_errors, "ICMP errors seen on sockets towards servers")                                                      \
     X(resends, "datagrams sent again because an ICMP error had eaten the first try")                                   \
@@ -106,6 +107,7 @@ enum process_role { PROCESS_NONE, PROCESS_MASTER, PROCESS_WORKER, PROCESS_MONITO
     X(probes_sent, "health probes sent")                                                                               \
     X(probes_answered, "health probes answered")                                                                       \
     X(refused_no_source, "datagrams of new flows, or connections, refused: no source address is on this machine")      \
+    X(refused_shadowed, "datagrams of new flows refused: their client is at that server already, by another address")  \
     X(sa_init_unanswered, "IKE_SA_INITs that their server has not answered within two seconds")
 
 enum counter {
@@ -129,7 +131,8 @@ enum counter {
     X(dropped_send_to_client)                                                                                          \
     X(dropped_stranger)                                                                                                \
     X(dropped_socket_queue)                                                                                            \
-    X(refused_no_source)
+    X(refused_no_source)                                                                                               \
+    X(refused_shadowed)
 
 enum lane_loss {
 #define X(name) LOSS_##name,
@@ -295,7 +298,7 @@ struct session_row {
     uint64_t service;  /* identity */
     uint16_t server;   /* slot */
     uint16_t server_port;
-    uint16_t source_port; /* the cell: (server, own address, this port) */
+    uint16_t source_port; /* the cell: (server, own address or `client`, this port) */
     uint16_t local_port;  /* that the client wrote to; 0: not known (a row of layout 1 or 2) */
     /* second line: changes while live; read by others between two loads of state */
     _Alignas(64) _Atomic uint64_t watch;             /* value >> 26 of its record when it was decided */
@@ -310,8 +313,9 @@ struct session_row {
     uint16_t source; /* own address of the cell, position in sources; as server and source_port it never changes */
 };
 #define SESSION_PROVEN 0x1u
-#define SESSION_NEW_FLOWS 0x2u /* traffic does not extend the record (HP_CLAIM_NEW_FLOWS) */
-#define SESSION_LEARNT 0x4u    /* it was proven already when it claimed its record: that is proven by its age */
+#define SESSION_NEW_FLOWS 0x2u   /* traffic does not extend the record (HP_CLAIM_NEW_FLOWS) */
+#define SESSION_LEARNT 0x4u      /* it was proven already when it claimed its record: that is proven by its age */
+#define SESSION_TRANSPARENT 0x8u /* its server sees it come from `client`; never changes while the row is live */
 
 _Static_assert(sizeof(struct record_slot) == 64, "a record is a cache line");
 _Static_assert(sizeof(struct record_bucket) == 64 * 17, "a bucket is 17 cache lines");

@@ -72,6 +72,8 @@ static void tables_attach(struct segment *self, char *base, const struct segment
     self->traces = (void *)(base + tables.at[TABLE_TRACES]);
     self->buckets = (void *)(base + tables.at[TABLE_BUCKETS]);
     self->rows = (void *)(base + tables.at[TABLE_ROWS]);
+    self->tuples = (void *)(base + tables.at[TABLE_TUPLES]);
+    self->tuple_count = segment_tuple_count(checked->lanes, checked->rows_per_lane);
     self->lane_count = checked->lanes;
     self->bucket_count = checked->buckets;
     self->rows_per_lane = checked->rows_per_lane;

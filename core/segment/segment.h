@@ -28,10 +28,12 @@ struct segment { /* a process's own view; every table's size is checked at map t
     struct trace_board *traces;                       /* one */
     struct record_bucket *buckets;                    /* shape.buckets below */
     struct session_row *rows;                         /* lane l's rows: rows + l * rows_per_lane */
+    _Atomic uint64_t *tuples;                         /* tuple_count, a power of two: see tuple.h */
     uint32_t lane_count, bucket_count, rows_per_lane; /* copies of the header's, checked: use these, not the header's */
     struct segment_header checked;                    /* the header as it was when the file was mapped */
     int fd;
     size_t size;
+    uint32_t tuple_count; /* derived */
 };
 
 /* [master] Opens DIRECTORY/segment, or makes it (0600, fallocated, so that a full tmpfs is an error here and no SIGBUS

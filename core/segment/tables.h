@@ -5,6 +5,7 @@
  *             on pages of its own
  *   then      record buckets: header.buckets
  *   then      session rows: header.lanes * header.rows_per_lane
+ *   then      words of tuple.h: the power of two from twice as many on
  *
  * The offsets are derived, never stored: what a file claims is compared with what its capacities give. */
 #ifndef SEGMENT_TABLES_H
@@ -15,6 +16,7 @@
 
 #define SEGMENT_CAPACITY_MAX (1u << 26) /* records, and sessions: every index stays below 2^32 */
 #define SEGMENT_PAGE 4096u
+#define SEGMENT_TUPLES_MAX (1u << 27) /* twice that */
 
 enum segment_table { /* in the order in which they lie in the file */
                      TABLE_PROCESSES,
@@ -29,6 +31,7 @@ enum segment_table { /* in the order in which they lie in the file */
                      TABLE_TRACES,
                      TABLE_BUCKETS,
                      TABLE_ROWS,
+                     TABLE_TUPLES, /* never copied: each row's holder claims its own again */
                      TABLE_COUNT
 };
 
@@ -56,6 +59,7 @@ void segment_tables_plan(struct segment_tables *out, const struct segment_layout
 /* Six records in a bucket of sixteen on average: a bucket that overflows at full capacity is rare. */
 uint32_t segment_bucket_count(uint32_t records);
 uint32_t segment_rows_per_lane(uint32_t sessions, uint32_t lanes); /* rounded up */
+uint32_t segment_tuple_count(uint32_t lanes, uint32_t rows_per_lane);
 
 /* Is this a sound header of a file of this size, in a layout that we can read? A snapshot, so that nobody changes it
  * between check and use. -EINVAL: error->what says what is wrong with it. */

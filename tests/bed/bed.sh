@@ -148,6 +148,7 @@ server() {
   ns "v$n" ip addr add 10.98.0.1/32 dev lo
   ns "v$n" ip route add default via 10.77.2.1
   ns "v$n" ip addr add "fd77:2::$((10 + n))/64" dev eth0 nodad
+  ns "v$n" ip -6 route add default via fd77:2::1
   start_server "$n"
 }
 

@@ -4,6 +4,8 @@
 Each test has a bed of its own, because a client that fails leaves half-open IKE_SAs at the servers; what must fail
 comes last.
 """
+import pathlib
+import re
 import shutil
 import subprocess
 import tempfile
@@ -103,6 +105,37 @@ def test_workers_killed_while_tunnels_ping(capsys):
         # Same server, same source port towards it: no peer has seen anything move.
         assert ends == {server: bed.associations(f"v{server}") for server in bed.servers}
         assert not set(killed) & set(daemon.workers())
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_servers_see_the_clients_and_killed_workers_change_nothing(family):
+    """source: transparent, with the routing commands of its page."""
+    page = pathlib.Path(homeport.ROOT, "docs", "transparent.md").read_text(encoding="utf-8")
+    with beds.Bed(clients=6, servers=2, family=family, **({"VIP": beds.VIP6} if family == 6 else {})) as bed:
+        for block in re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL):
+            bed.run("lb", "sh", "-ec", block.replace("eth1", "servers"))
+        daemon = bed.homeport("match_across_services", source="transparent")
+        homes = bed.connect_all()
+        assert len(set(homes.values())) == 2
+        addresses = {client: f"fd78:{client}::2" if family == 6 else f"10.78.{client}.2" for client in bed.clients}
+        for client, server in homes.items():
+            state, end = bed.associations(f"v{server}")[bed.spi(client)]
+            assert (state, end) == ("ESTABLISHED", f"{addresses[client]}:4500")
+        for server in bed.servers:
+            seen = {packet.source for packet in bed.packets(server) if packet.source[1] in (500, 4500)}
+            assert seen == {(addresses[client], port) for client, home in homes.items() if home == server
+                            for port in (500, 4500)}
+        ends = {server: bed.associations(f"v{server}") for server in bed.servers}
+        pings = [beds.Pinging(bed, client, 60, 0.1) for client in list(bed.clients)[:3]]
+        for one in pings:
+            one.wait_reply(10)
+        for pid in [*daemon.keepers(), *daemon.workers()]:
+            daemon.kill(pid)
+        replies = [one.replies() for one in pings]
+        for one in replies:
+            assert one[-1] == 60 and len(one) >= 50  # what was under way is lost, the tunnel is not
+        assert ends == {server: bed.associations(f"v{server}") for server in bed.servers}
+        assert beds.all_at_once(bed.ping, bed.clients) == [3] * 6 and bed.homes() == homes
 
 
 def test_killed_servers_client_comes_up_elsewhere(capsys):

@@ -81,8 +81,8 @@ static void forget(struct moved *moved)
     config_free(moved->config);
 }
 
-static const char *samples[] = {"ike_spi",    "match_across_services", "persistency_group", "port_following",
-                                "quickstart", "source_address"};
+static const char *samples[] = {"ike_spi", "match_across_services", "persistency_group", "port_following", "quickstart",
+                                "rras",    "source_address"};
 
 static void check_servers(const struct moved *moved)
 {

@@ -4,13 +4,10 @@
 #include <criterion/criterion.h>
 #include <string.h>
 
-const char *const sample_names[] = {"ike_spi.yaml",
-                                    "match_across_services.yaml",
-                                    "persistency_group.yaml",
-                                    "port_following.yaml",
-                                    "quickstart.yaml",
-                                    "source_address.yaml",
-                                    NULL};
+const char *const sample_names[] = {"ike_spi.yaml",           "match_across_services.yaml",
+                                    "persistency_group.yaml", "port_following.yaml",
+                                    "quickstart.yaml",        "rras.yaml",
+                                    "source_address.yaml",    NULL};
 
 void reading_print(struct reading *reading)
 {

@@ -223,8 +223,6 @@ static const struct {
     {"later_check_sstp", "check: auto", "check: sstp", "15:22: error: `check: sstp`: not in this version"},
     {"protocol_misspelt", "protocol: udp, pool: rras, persistence: kemp",
      "protocol: tpc, pool: rras, persistence: kemp", "23:51: error: `protocol` cannot be `tpc`; did you mean `tcp`?"},
-    {"later_source_transparent", "source: nat", "source: transparent",
-     "18:13: error: `source: transparent`: not in this version"},
     {"source_list_is_empty", "source: nat", "source: []", "18:13: error: `source` wants 1 to 63 own addresses, not 0"},
     {"source_list_has_a_port", "source: nat", "source: [ 192.0.2.1, \"192.0.2.2:500\" ]",
      "18:26: error: `192.0.2.2:500` in `source`: own addresses, each without a port"},
@@ -239,8 +237,9 @@ static const struct {
      "23:3: error: `ike` and `nat-t` share records, but not their `source`: the two ports of one client would come "
      "from "
      "two addresses, and IKEv2 breaks; give both the same"},
-    {"later_source_at_a_service", "idle: 2h", "source: transparent",
-     "23:95: error: `source: transparent`: not in this version"},
+    {"source_is_nothing_known", "source: nat", "source: masquerade",
+     "18:13: error: `source` cannot be `masquerade`; it is nat, transparent, or a list of own addresses: [ADDRESS, "
+     "...]"},
     {"later_source_misspelt", "source: nat", "source: snat",
      "18:13: error: `source` cannot be `snat`; did you mean `nat`?"},
     {"later_priority", "priority: 0", "priority: 10", "10:61: error: `priority`: not in this version"},
@@ -553,4 +552,56 @@ Test(warnings, name_what_has_no_effect)
     cr_expect_not_null(strstr(reading.said, "warning: all servers of pool `p` are disabled"), "%s", reading.said);
     cr_expect_not_null(strstr(reading.said, "warning: `group: no` has no effect"), "%s", reading.said);
     reading_close(&reading);
+}
+
+#define MIXED                                                                                                          \
+    "servers: { a: { address: 192.0.2.1 }, b: { address: \"2001:db8::1\" } }\n"                                        \
+    "pools: { four: { servers: [ a ], source: transparent }, six: { servers: [ b ] } }\n"                              \
+    "services:\n"
+
+Test(rules, transparent_service_has_clients_and_servers_of_one_family)
+{
+    static const char fine[] = MIXED "  s: { listen: 203.0.113.10:500, protocol: udp, pool: four }\n"
+                                     "  t: { listen: \"[2001:db8::10]:500\", protocol: udp, pool: four, source: nat }\n"
+                                     "  u: { listen: 203.0.113.10:4500, protocol: udp, pool: six }\n";
+    static const char wrong[] =
+        MIXED "  s: { listen: [ 203.0.113.10:500, \"[2001:db8::10]:500\" ], protocol: udp, pool: four }\n"
+              "  t: { listen: 203.0.113.10:4500, protocol: udp, pool: six, source: transparent }\n";
+    struct reading reading;
+    char line[1024];
+
+    reading_open(&reading, fine, sizeof fine - 1);
+    cr_assert_eq(reading.status, 0, "%s", reading.said);
+    cr_expect(reading.config->services[0].transparent);
+    cr_expect_not(reading.config->services[1].transparent);
+    cr_expect_not(reading.config->services[2].transparent);
+    cr_expect(config_is_transparent(reading.config));
+    reading_close(&reading);
+    reading_open(&reading, wrong, sizeof wrong - 1);
+    cr_expect_eq(errors_of(&reading), 2);
+    cr_expect_str_eq(first_error(&reading, line, sizeof line),
+                     "4:36: error: `s` is transparent and has IPv6 clients here, but its server `a` has an IPv4 "
+                     "address and cannot see theirs: make a service and a pool for each family, or write source: nat");
+    cr_expect_not_null(strstr(reading.said, "f:5:16: error: `t` is transparent and has IPv4 clients here, but its "
+                                            "server `b` has an IPv6 address"));
+    reading_close(&reading);
+}
+
+Test(rules, transparent_pool_is_not_warned_about_nat_unless_a_service_of_it_is)
+{
+    char *text = edited("source: nat", "source: transparent");
+    struct reading reading;
+
+    reading_open(&reading, text, strlen(text));
+    cr_assert_eq(reading.status, 0, "%s", reading.said);
+    cr_expect_eq(diagnostics_warnings(reading.diagnostics), 0, "%s", reading.said);
+    cr_expect(config_is_transparent(reading.config));
+    reading_close(&reading);
+    text = realloc(text, strlen(text) + 100);
+    strcat(text, "  nat: { listen: \"203.0.113.10:5000\", protocol: udp, pool: rras, source: nat }\n");
+    reading_open(&reading, text, strlen(text));
+    cr_assert_eq(reading.status, 0, "%s", reading.said);
+    cr_expect_eq(diagnostics_warnings(reading.diagnostics), 1, "%s", reading.said);
+    reading_close(&reading);
+    free(text);
 }

@@ -177,7 +177,7 @@ static void open_listeners(struct world *world, const struct config *config)
     for (uint32_t i = 0; i < config->service_count; i++)
         for (uint32_t lane = 0; lane < world->plan.lanes; lane++)
             require_done(listener_socket(&world->listeners[i][lane], &config->services[i].listen[0],
-                                         config->services[i].protocol, false, &error),
+                                         config->services[i].protocol, false, false, &error),
                          &error);
 }
 

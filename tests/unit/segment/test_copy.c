@@ -372,8 +372,8 @@ Test(copy, does_not_let_a_session_watch_what_it_did_not_watch_before)
     cr_assert_not(watches(session_of_port(0, 4)));
 }
 
-/* The shapes of the layouts before, by hand: as today's, but without sources, lanes without what they have lost, nobody
- * who is followed (3), without settings (2), and rows of two cache lines (1). */
+/* The shapes of the layouts before, by hand: as today's, but without sources and words for tuples, lanes without what
+ * they have lost, nobody who is followed (3), without settings (2), and rows of two cache lines (1). */
 static void file_to_layout(uint32_t layout)
 {
     const size_t rows_size = layout == 1 ? 128 : 192;
@@ -447,7 +447,7 @@ Test(copy, of_the_layout_before_carries_all_over)
     expect_carried_over_from(3);
 }
 
-Test(copy, of_the_two_layouts_before_that_carries_all_over)
+Test(copy, of_the_layout_before_that_carries_all_over)
 {
     expect_carried_over_from(2);
 }

@@ -470,6 +470,8 @@ Test(segment, tables_do_not_overlap_and_lie_on_pages)
                                                            segment_layout_present.tables[i].size);
     cr_assert_geq(tables.at[TABLE_ROWS],
                   tables.at[TABLE_BUCKETS] + (size_t)largest.buckets * sizeof(struct record_bucket));
-    cr_assert_eq(tables.size, tables.at[TABLE_ROWS] + (size_t)SEGMENT_CAPACITY_MAX * sizeof(struct session_row));
+    cr_assert_eq(tables.at[TABLE_TUPLES],
+                 tables.at[TABLE_ROWS] + (size_t)SEGMENT_CAPACITY_MAX * sizeof(struct session_row));
+    cr_assert_eq(tables.size, tables.at[TABLE_TUPLES] + (size_t)SEGMENT_TUPLES_MAX * 8);
     cr_assert_eq(tables.at[TABLE_BUCKETS] % 4096, 0);
 }
