@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { RING_BLOCKS = 64, RING_BLOCK = 1 << 18, RING_FRAMES = RING_BLOCKS * (RING_BLOCK / (int)FRAMES_OCTETS) };
@@ -116,17 +117,20 @@ bool frames_receive(struct frames *self, struct datagram *datagram)
             return false;
         self->next++;
         self->held++;
-        if (parse(datagram, (uint8_t *)header + header->tp_mac, header->tp_snaplen))
-            return true;
+        if (!parse(datagram, (uint8_t *)header + header->tp_mac, header->tp_snaplen))
+            continue;
+        datagram->time_ns = header->tp_sec * 1000000000ull + header->tp_nsec;
+        return true;
     }
     return false;
 }
 
-void frames_wait(struct frames *self, int within_ms)
+void frames_wait(struct frames *self, double within)
 {
     struct pollfd watched = {.fd = self->fd, .events = POLLIN};
+    struct timespec time = {.tv_sec = (time_t)within, .tv_nsec = (long)((within - (double)(time_t)within) * 1e9)};
 
-    (void)poll(&watched, 1, within_ms);
+    (void)ppoll(&watched, 1, &time, NULL);
 }
 
 static uint16_t ip_checksum(const struct iphdr *ip)
