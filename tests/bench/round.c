@@ -4,7 +4,6 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/prctl.h>
 #include <time.h>
 
 #define STUCK 0.03    /* seconds without news: what is on its way is lost */
@@ -34,7 +33,6 @@ static void round_open(struct round *self, const struct role_options *options)
 {
     *self = (struct round){
         .options = options, .frames = frames_open(options->device, options->hardware), .heard = traffic_now()};
-    (void)prctl(PR_SET_TIMERSLACK, 1ul);
 }
 
 static void say_next(struct round *self, bool silent, uint64_t time_ns)
