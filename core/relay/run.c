@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Sending runs. Happy path: datagrams are added, those that fit form runs, one sendmmsg takes them all.
+/* Sending runs. Happy path: datagrams are added, those that fit form runs, one sendmmsg takes them all
+ * (or one send the only one).
  * Fails: EIO               the device cannot compute checksums of segments: no run any more, this one singly
  *        EINVAL, EMSGSIZE  this run does not fit the path (or the socket sends no checksums): this one singly
  *        an ICMP error     an earlier datagram's; it has eaten this call: it is cleared, each datagram goes once more
@@ -170,14 +171,27 @@ static void run_failed(struct runs *runs, uint32_t position, int fd, int code, s
     }
 }
 
+/* One datagram for a connected socket: with many flows that is nearly every call, and the kernel has less to look at. */
+static int send_plainly(const struct runs *runs, int fd)
+{
+    return send(fd, runs->iov[0].iov_base, runs->iov[0].iov_len, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -1 : 1;
+}
+
+static bool is_plain(const struct runs *runs)
+{
+    return runs->datagrams == 1 && runs->headers[0].msg_hdr.msg_name == NULL && runs->runs[0].control == 0;
+}
+
 void runs_send(struct runs *runs, int fd, struct run_result *result)
 {
+    bool plain = is_plain(runs);
     uint32_t done = 0;
 
     *result = (struct run_result){0};
     runs_mark_segments(runs);
     while (done < runs->count) {
-        int sent = sendmmsg(fd, runs->headers + done, runs->count - done, MSG_DONTWAIT | MSG_NOSIGNAL);
+        int sent = plain ? send_plainly(runs, fd)
+                         : sendmmsg(fd, runs->headers + done, runs->count - done, MSG_DONTWAIT | MSG_NOSIGNAL);
         if (sent <= 0) {
             if (errno != EINTR)
                 run_failed(runs, done++, fd, errno, result);

@@ -221,17 +221,18 @@ class Balancer:
         return {**json.loads(output), "spent": after[0] - before[0], "busy": after[1] - before[1]}
 
     def processor_time(self):
-        """Seconds that its processes have spent, the kernel's work in their context included."""
+        """Seconds that its processes have spent: what the kernel does in their context, and what it does in interrupts
+        while they run, is in it."""
         if self.process is None:
             return 0
-        stats = []
+        spent_ns = 0
         for one in descendants(self.process.pid):
             try:
-                stats.append(pathlib.Path(f"/proc/{one}/stat").read_text())
+                for task in os.scandir(f"/proc/{one}/task"):
+                    spent_ns += int(pathlib.Path(task.path, "schedstat").read_text().split()[0])
             except OSError:
                 continue  # has ended
-        ticks = sum(int(number) for stat in stats for number in stat.rpartition(")")[2].split()[11:13])
-        return ticks / os.sysconf("SC_CLK_TCK")
+        return spent_ns / 1e9
 
     def memory(self):
         """Proportional set size of its processes, in octets. A keeper has its worker's memory, and none of its own."""

@@ -15,8 +15,9 @@ static const struct {
     const char *name;
     int (*run)(const struct role_options *options);
 } roles[] = {
-    {"sink", role_sink}, {"drive", role_drive}, {"ask", role_ask},   {"bulk", role_bulk}, {"newflows", role_newflows},
-    {"hold", role_hold}, {"serve", role_serve}, {"push", role_push}, {"pull", role_pull}, {"connect", role_connect},
+    {"sink", role_sink}, {"drive", role_drive},       {"ask", role_ask},         {"bulk", role_bulk},
+    {"runs", role_runs}, {"newflows", role_newflows}, {"hold", role_hold},       {"serve", role_serve},
+    {"push", role_push}, {"pull", role_pull},         {"connect", role_connect},
 };
 
 static void hardware_of(uint8_t hardware[6], const char *text)
@@ -26,13 +27,15 @@ static void hardware_of(uint8_t hardware[6], const char *text)
         errx(2, "'%s' is no hardware address", text);
 }
 
+#define COUNTS_SIZE (2 * sizeof(uint64_t))
+
 static volatile uint64_t *count_map(const char *path)
 {
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     void *map = MAP_FAILED;
 
-    if (fd >= 0 && ftruncate(fd, 8) == 0)
-        map = mmap(NULL, 8, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (fd >= 0 && ftruncate(fd, COUNTS_SIZE) == 0)
+        map = mmap(NULL, COUNTS_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (map == MAP_FAILED)
         err(1, "%s", path);
     close(fd);
@@ -86,9 +89,9 @@ static void set_option(void *arg, const char *name, const char *text)
 
 int main(int argc, char **argv)
 {
-    uint64_t nowhere = 0;
+    uint64_t nowhere[2] = {0};
     struct role_options options = {.device = "lb",
-                                   .count = &nowhere,
+                                   .count = nowhere,
                                    .begin = MESSAGE_ESP,
                                    .port = 4500,
                                    .flows = 200,

@@ -247,6 +247,54 @@ class Flows(Peers):
                 f"{self.options.sessions:,} idle sessions; room for {CAPACITY:,} configured in both"]
 
 
+class Fair(Peers):
+    """What one client's bulk does to the others."""
+
+    key, title = "fair", "one client floods: what the others notice"
+    peers = ("nginx",)
+    FLOWS, SIZE = 200, 576
+
+    def others(self, balancer, rate=0):
+        return balancer.measured("ask", flows=self.FLOWS, window=512, size=self.SIZE, rate=rate,
+                                 warmup=self.options.warmup / 2, seconds=self.options.seconds)
+
+    def flooded(self, balancer, rate):
+        """Until the others have been measured; the flood is ended, and what is left of it waited for."""
+        seconds = self.options.seconds + self.options.warmup + 1
+        flood = self.load.client("bulk", balancer.target, flows=1, window=IN_FLIGHT["bulk"], size=1400, warmup=0.2,
+                                 seconds=seconds)
+        try:
+            flood.stdout.readline()  # it is warm
+            seen = self.others(balancer, rate)
+            return seen, json.loads(flood.stdout.readline())
+        finally:
+            flood.kill()
+            flood.communicate()
+
+    def run(self, bed, folder):
+        balancers = [Homeport(bed, folder, self.load, self.options.homeport), NginxBeside(bed, folder, self.load)]
+        with self.started(balancers):
+            for number in range(self.options.rounds):
+                self.say(number, "flood")
+                for balancer in self.turns(balancers, number):
+                    most = self.others(balancer)
+                    alone = self.others(balancer, most["responses"] / most["seconds"] / 4)
+                    seen, flood = self.flooded(balancer, most["responses"] / most["seconds"] / 4)
+                    for share in ("p50", "p99"):
+                        self.figure(f"{share} of the others alone, µs").note(balancer, alone[share])
+                        self.figure(f"{share} of the others during the flood, µs").note(balancer, seen[share])
+                    self.figure("p99 during the flood : alone", digits=2, goal=Goal("value", 3, least=False)).note(
+                        balancer, seen["p99"] / alone["p99"])
+                    self.figure("lost of the others, per cent", digits=2).note(
+                        balancer, 100 * max(0, 1 - seen["responses"] / seen["sent"]))
+                    self.figure("the flood's datagrams a second").note(balancer, flood["sink"] / flood["seconds"])
+
+    def remarks(self):
+        return [f"the others: {self.FLOWS} flows, {self.SIZE} octets at a quarter of what the balancer can do; the "
+                f"flood: one flow, 1,400 octets, one way, as fast as it goes with {IN_FLIGHT['bulk']} on their way; "
+                "both at one address; times are those of the whole round trip"]
+
+
 class Tcp(Peers):
     """Streams through all, in turns; so many that they are there at the same time."""
 

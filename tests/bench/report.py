@@ -102,8 +102,8 @@ def machine(comparison, options):
         "for it (`rps_cpus`); load generator and sink have " + world + "; what else runs on this "
         "machine disturbs; ratios count and not absolute numbers",
         "- no datagram has a UDP checksum (as with `SO_NO_CHECK`), because ESP in UDP has none; what a balancer sends "
-        "with UDP_SEGMENT is cut up on its own account (`gso_max_segs 1`); CPU time is that of its processes, without "
-        "what the kernel receives in interrupts",
+        "with UDP_SEGMENT is cut up on its own account (`gso_max_segs 1`); CPU time is that of its processes "
+        "(schedstat), with the interrupts that come while they run",
     ])
 
 

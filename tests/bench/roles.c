@@ -19,20 +19,23 @@ int role_sink(const struct role_options *options)
     struct frames *frames = frames_open(options->device, options->hardware);
     double end = traffic_now() + options->seconds;
     struct datagram datagram;
-    uint64_t count;
+    uint64_t count, silent;
 
     while (traffic_now() < end) {
-        for (count = 0; frames_receive(frames, &datagram);) {
+        for (count = silent = 0; frames_receive(frames, &datagram);) {
             if (datagram.destination_port != options->port)
                 continue;
             count++;
-            if (message_is_silent(datagram.data, datagram.size))
+            if (message_is_silent(datagram.data, datagram.size)) {
+                silent++;
                 continue;
+            }
             message_answer(datagram.data, datagram.size);
             frames_return(frames, &datagram);
         }
         frames_send(frames);
-        *options->count += count;
+        options->count[0] += count;
+        options->count[1] += silent;
         if (count == 0)
             frames_wait(frames, 1);
     }

@@ -18,7 +18,7 @@ struct role_options {
     double seconds, warmup, keepalive;
     double rate;              /* datagrams a second; 0: as many as the window lets */
     enum message_step begin;  /* what a flow says first; it goes on when that is answered */
-    volatile uint64_t *count; /* datagrams at the sink, in a file that both ends map */
+    volatile uint64_t *count; /* in a file that both ends map: datagrams at the sink; of them, those one way */
 };
 
 /* Answers every datagram for the port, whatever address it was for, and counts. */
@@ -31,6 +31,8 @@ int role_drive(const struct role_options *options);
 int role_ask(const struct role_options *options);
 /* The same one way: nobody answers, and the window counts what the sink has not seen yet. */
 int role_bulk(const struct role_options *options);
+/* What a run of datagrams costs its sender: in one call each, and in one with UDP_SEGMENT, by its length. */
+int role_runs(const struct role_options *options);
 /* Opens flows, each with all that it says up to its first ESP: answered flows a second. */
 int role_newflows(const struct role_options *options);
 /* Opens flows, says so, and keeps them alive, one after the other. */

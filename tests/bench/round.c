@@ -68,7 +68,7 @@ static void hear(struct round *self)
 /* As many on their way as the window has; what is heard of: answers, or what the sink has counted. */
 static void turn_windowed(struct round *self, bool silent, double time)
 {
-    uint64_t arrived = silent ? *self->options->count : self->answers;
+    uint64_t arrived = silent ? self->options->count[1] : self->answers;
     uint64_t time_ns = real_ns();
 
     if (arrived != self->arrived)
@@ -144,13 +144,13 @@ static int run(const struct role_options *options, bool silent, bool samples)
     double begin, seconds;
 
     round_open(&self, options);
-    self.arrived = self.waits_for = silent ? *options->count : 0;
+    self.arrived = self.waits_for = silent ? options->count[1] : 0;
     round_for(&self, silent, options->warmup, 2ull * options->flows);
     if (samples)
         self.samples = traffic_zeroed(SAMPLES, sizeof *self.samples);
     sent = self.sent;
     answers = self.answers;
-    count = *options->count;
+    count = options->count[silent];
     printf("{\"warm\": true}\n");
     fflush(stdout);
     begin = traffic_now();
@@ -158,7 +158,7 @@ static int run(const struct role_options *options, bool silent, bool samples)
     seconds = traffic_now() - begin;
     sent = self.sent - sent;
     answers = self.answers - answers;
-    count = *options->count - count;
+    count = options->count[silent] - count;
     if (samples)
         qsort(self.samples, self.sample_count, sizeof *self.samples, sample_compare);
     printf("{\"seconds\": %.3f, \"sent\": %llu, \"responses\": %llu, \"sink\": %llu, \"p50\": %.1f, \"p99\": %.1f}\n",
