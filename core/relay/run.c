@@ -171,7 +171,8 @@ static void run_failed(struct runs *runs, uint32_t position, int fd, int code, s
     }
 }
 
-/* One datagram for a connected socket: with many flows that is nearly every call, and the kernel has less to look at. */
+/* One datagram for a connected socket: with many flows that is nearly every call, and the kernel has less to look at.
+ */
 static int send_plainly(const struct runs *runs, int fd)
 {
     return send(fd, runs->iov[0].iov_base, runs->iov[0].iov_len, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -1 : 1;
