@@ -91,7 +91,7 @@ def machine(comparison, options):
     others = len(os.sched_getaffinity(0)) - 1
     world = ("that CPU too", "the other one")[others] if others < 2 else f"the other {others}"
     which = ["--null"] if options.null else ["--only", comparison.key]
-    words = ["--short"] * options.short + which + ["--rounds", str(options.rounds)]
+    words = ["--short"] * options.short + which + ["--rounds", str(options.rounds), "--seconds", f"{options.seconds:g}"]
     return "\n".join([
         f"- machine: {facts['cpu']}, {facts['cpus']} CPUs, Linux {facts['kernel']}; load average when it began: "
         f"{options.load_before:.2f}",
