@@ -83,6 +83,7 @@ class Peers:
         try:
             for balancer in balancers:
                 balancer.start()
+            time.sleep(0 if self.options.short else 2)  # homeport makes its spare worker ready on the same CPU
             yield
         finally:
             for balancer in balancers:
@@ -317,7 +318,8 @@ class Tcp(Peers):
     def connections(self, balancer):
         seen = balancer.measured("connect", window=self.AT_A_TIME, port=443, warmup=self.options.warmup / 4,
                                  seconds=self.options.seconds)
-        if seen["connections"] == 0 or seen["failures"] or seen["octets"] < 60 * seen["connections"]:
+        if seen["connections"] == 0 or seen["failures"] or \
+                seen["octets"] < 64 * (seen["connections"] - self.AT_A_TIME):  # answered before, ended within
             raise Failed(f"{balancer.name}: of {seen['connections']} connections {seen['failures']} failed, and "
                          f"{seen['octets']} octets came")
         self.figure("connections a second", goal=Goal("ratio", 1, peer="nginx and haproxy")).note(
