@@ -8,6 +8,9 @@
  * without a record counts for itself. A session whose record has changed since counts as session only: its next
  * datagram is decided anew and will count then.
  *
+ * What it walks stays mapped, though that counts as this process's memory: the file has all its pages anyway, and
+ * mapping them anew each second would cost more than all the rest.
+ *
  * Fails: a row changes under our eyes            -> session_read says so, it is skipped and counted in the next round
  *        a record is used while we delete it     -> the CAS fails, the record stays
  *        a round takes longer than a second      -> the next one begins at the tick after its end
@@ -24,8 +27,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #define ROUND_EVERY_MS 1000u
 #define SLICE 4096u /* rows or records a loop turn */
@@ -279,24 +280,10 @@ static void answer_searches(struct recount *self)
     }
 }
 
-/* What a walk has touched stays mapped, and would count as this process's memory: as much as the segment is large. The
- * file keeps what is in it. */
-static void unmap_pages(void *first, void *end)
-{
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    uint8_t *from = (uint8_t *)first - (uintptr_t)first % page;
-
-    (void)madvise(from, (size_t)((uint8_t *)end - from), MADV_DONTNEED);
-}
-
 static void end_round(struct recount *self)
 {
-    struct segment *segment = self->context.segment;
-
     uv_idle_stop(&self->idle);
     self->in_round = false;
-    unmap_pages(segment->buckets, segment->buckets + segment->bucket_count);
-    unmap_pages(segment->rows, segment->rows + self->row_count);
     publish(self);
     answer_searches(self);
     if (self->searches != NULL && !self->in_round && !uv_is_closing((uv_handle_t *)&self->idle))

@@ -7,12 +7,14 @@ import pathlib
 import re
 import resource
 import shutil
+import signal
 import subprocess
 import time
 
-from bed import INNER, SERVERS, VIPS, Failed, command, end
+from bed import INNER, SERVERS, STREAM_SERVERS, STREAM_VIPS, VIPS, Failed, command, end
 
-FIRST_FLOW = {"drive": "10.98.1.0", "newflows": "10.98.4.0", "hold": "10.98.4.0", "probe": "10.98.0.1"}
+FIRST_FLOW = {"drive": "10.98.1.0", "ask": "10.98.64.0", "bulk": "10.98.96.0", "connect": "10.98.0.2",
+              "push": "10.98.0.2", "pull": "10.98.0.2", "newflows": "10.98.4.0", "hold": "10.98.4.0", "probe": "10.98.0.1"}
 CAPACITY = 16384  # clients that a balancer has room for
 
 HOMEPORT_CONFIG = """\
@@ -57,6 +59,65 @@ stream {{
 }}
 """
 
+HOMEPORT_TCP_CONFIG = """\
+workers: 1
+user: nobody
+state: {folder}/state
+servers:
+  a: {{ address: {servers[0]} }}
+  b: {{ address: {servers[1]} }}
+  c: {{ address: {servers[2]} }}
+pools:
+  sinks: {{ servers: [ a, b, c ], health: {{ check: none }} }}
+persistence:
+  clients: {{ plugin: match_across_services }}
+services:
+  sstp: {{ listen: "{vip}:443", protocol: tcp, pool: sinks, persistence: clients }}
+"""
+
+NGINX_TCP_CONFIG = """\
+load_module {modules}/ngx_stream_module.so;
+daemon off;
+user nobody nogroup;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log crit;
+worker_processes 1;
+worker_rlimit_nofile {files};
+events {{ worker_connections 16384; }}
+stream {{
+    upstream sinks {{
+        hash $remote_addr;
+        server {servers[0]}:443;
+        server {servers[1]}:443;
+        server {servers[2]}:443;
+    }}
+    server {{
+        listen {vip}:443 reuseport backlog=4096;
+        proxy_pass sinks;
+        proxy_timeout 1h;
+    }}
+}}
+"""
+
+HAPROXY_CONFIG = """\
+global
+    user nobody
+    nbthread 1
+    maxconn 8000
+defaults
+    mode tcp
+    timeout connect 5s
+    timeout client 1h
+    timeout server 1h
+listen sstp
+    bind {vip}:443
+    balance source
+    {splice}
+    server a {servers[0]}:443
+    server b {servers[1]}:443
+    server c {servers[2]}:443
+"""
+
 
 def descendants(pid):
     parents = {}
@@ -93,6 +154,10 @@ class Load:
         return self.bed.start("server", self.binary, "sink", "--hardware", INNER, "--count", self.count,
                               "--seconds", 3600)
 
+    def server(self):
+        """For TCP."""
+        return self.bed.start("server", self.binary, "serve", "--count", self.count, "--port", 443, "--seconds", 3600)
+
     def client(self, role, to, first=None, **options):
         words = [self.binary, role, "--hardware", INNER, "--to", to, "--from", FIRST_FLOW[first or role], "--count",
                  self.count]
@@ -104,6 +169,7 @@ class Load:
 class Balancer:
     target, servers = VIPS[0], SERVERS[0]
     begin = "esp"  # what its clients say first
+    ends_with = (0,)
 
     def __init__(self, bed, folder, load):
         self.bed, self.load = bed, load
@@ -112,11 +178,14 @@ class Balancer:
         self.folder.chmod(0o755)  # its workers are somebody else
         self.process = self.errors = None
 
+    def answers(self):
+        return self.role("newflows", flows=1, seconds=0.5, size=100, first="probe", begin=self.begin)["answered"] > 0
+
     def launch(self, *words):
         self.errors = open(self.folder / "stderr", "w+")
         self.process = self.bed.start("lb", *words, stdout=self.errors, stderr=self.errors)
         deadline = time.monotonic() + 15
-        while self.role("newflows", flows=1, seconds=0.5, size=100, first="probe", begin=self.begin)["answered"] == 0:
+        while not self.answers():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise Failed(f"{self.name} does not serve:\n{(self.folder / 'stderr').read_text()}")
 
@@ -125,7 +194,7 @@ class Balancer:
         if process is None:
             return
         end(process)
-        if process.returncode != 0:
+        if process.returncode not in self.ends_with:
             said = (self.folder / "stderr").read_text()[-2000:]
             raise Failed(f"{self.name} ended with {process.returncode}:\n{said}")
 
@@ -136,24 +205,42 @@ class Balancer:
             raise Failed(f"{role} ended with {process.returncode}")
         return json.loads(output)
 
+    def measured(self, role, **options):
+        """What a role says, and the processor time that was spent meanwhile: spent, of the balancer's processes, and
+        busy, of its CPU."""
+        process = self.load.client(role, self.target, **options)
+        try:
+            process.stdout.readline()  # it is warm
+            before = self.processor_time(), self.bed.processors.busy()
+            output = process.stdout.readline()
+            after = self.processor_time(), self.bed.processors.busy()
+        finally:
+            process.communicate()
+        if process.returncode != 0:
+            raise Failed(f"{role} ended with {process.returncode}")
+        return {**json.loads(output), "spent": after[0] - before[0], "busy": after[1] - before[1]}
+
     def processor_time(self):
-        """Seconds that its processes have spent, the kernel's work in their context included."""
+        """Seconds that its processes have spent: what the kernel does in their context, and what it does in interrupts
+        while they run, is in it."""
         if self.process is None:
             return 0
-        stats = []
+        spent_ns = 0
         for one in descendants(self.process.pid):
             try:
-                stats.append(pathlib.Path(f"/proc/{one}/stat").read_text())
+                for task in os.scandir(f"/proc/{one}/task"):
+                    spent_ns += int(pathlib.Path(task.path, "schedstat").read_text().split()[0])
             except OSError:
                 continue  # has ended
-        ticks = sum(int(number) for stat in stats for number in stat.rpartition(")")[2].split()[11:13])
-        return ticks / os.sysconf("SC_CLK_TCK")
+        return spent_ns / 1e9
 
     def memory(self):
-        """Proportional set size of its processes, in octets."""
+        """Proportional set size of its processes, in octets. A keeper has its worker's memory, and none of its own."""
         total = 0
         for one in descendants(self.process.pid):
             try:
+                if pathlib.Path(f"/proc/{one}/comm").read_text().strip() == "homeport-keeper":
+                    continue
                 total += kilobytes(f"/proc/{one}/smaps_rollup", "Pss")
             except OSError:
                 continue  # has ended
@@ -163,7 +250,7 @@ class Balancer:
 class Direct(Balancer):
     """No balancer: the same wires, the lb namespace only routes. What the load generator itself can do."""
 
-    name, target = "no balancer", SERVERS[0][0]
+    name, target = "kernel routing", SERVERS[0][0]
 
     def start(self):
         pass
@@ -203,3 +290,61 @@ class Nginx(Balancer):
         log = (self.folder / "error.log").read_text()
         if log:
             raise Failed(f"nginx wrote to its error log, so its numbers do not count:\n{log[:2000]}")
+
+
+class NginxBeside(Nginx):
+    """At the same time as a homeport."""
+
+    target, servers = VIPS[1], SERVERS[1]
+
+
+class Streams:
+    """A balancer of TCP, beside others at the same time."""
+
+    number = 0
+
+    def __init__(self, bed, folder, load):
+        self.target, self.servers = STREAM_VIPS[self.number], STREAM_SERVERS[self.number]
+        super().__init__(bed, folder, load)
+
+    def answers(self):
+        seen = self.role("connect", window=1, warmup=0, seconds=0.2, port=443)
+        return seen["connections"] > 0 and seen["octets"] > 0
+
+    def role(self, role, **options):
+        return self.measured(role, **options)
+
+    def write(self, name, template, **more):
+        path = self.folder / name
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        path.write_text(template.format(folder=self.folder, vip=self.target, servers=self.servers, files=files,
+                                        modules="/usr/lib/nginx/modules", **more))
+        return path
+
+
+class HomeportStreams(Streams, Balancer):
+    name = "homeport"
+
+    def __init__(self, bed, folder, load, binary):
+        super().__init__(bed, folder, load)
+        self.binary = binary
+
+    def start(self):
+        shutil.rmtree(self.folder / "state", ignore_errors=True)
+        self.launch(self.binary, "run", "-c", self.write("homeport-tcp.yaml", HOMEPORT_TCP_CONFIG))
+
+
+class NginxStreams(Streams, Balancer):
+    name, number = "nginx", 1
+
+    def start(self):
+        (self.folder / "error.log").write_text("")
+        self.launch("nginx", "-e", self.folder / "error.log", "-c", self.write("nginx-tcp.conf", NGINX_TCP_CONFIG))
+
+
+class HaproxyStreams(Streams, Balancer):
+    name, number, splice = "haproxy", 2, ""
+    ends_with = (0, -signal.SIGTERM)
+
+    def start(self):
+        self.launch("haproxy", "-db", "-f", self.write("haproxy.cfg", HAPROXY_CONFIG, splice=self.splice))

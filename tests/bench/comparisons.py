@@ -6,7 +6,7 @@ import statistics
 import sys
 import time
 
-from balancers import CAPACITY, Direct, Homeport, Nginx, slab
+from balancers import CAPACITY, Homeport, slab
 from bed import SERVERS, VIPS, Failed
 
 SIZES = (100, 1400)  # octets
@@ -24,11 +24,6 @@ class Comparison:
 
     def note(self, what, balancer, value):
         self.results.setdefault(what, {}).setdefault(balancer.name, []).append(value)
-
-    def ratios(self, row):
-        """Of the first to the second; as many as can be said."""
-        first, second = (statistics.median(self.results[row][name]) for name in self.names)
-        return [first / second] if second > 0 else []
 
     def drive(self, balancer, size, seconds, warmup=0, begin="esp"):
         return balancer.role("drive", flows=200, window=WINDOW["drive"], size=size, warmup=warmup, seconds=seconds,
@@ -65,62 +60,6 @@ class Comparison:
 
     def say(self, number, what):
         print(f"{self.title}: round {number + 1} of {self.options.rounds}: {what}", file=sys.stderr, flush=True)
-
-
-class WithNginx(Comparison):
-    """Each round and balancer: start, responses a second at each size over 200 flows, new flows a second; start again,
-    memory of 10,000 idle sessions."""
-
-    key, title = "nginx", "homeport and nginx stream"
-    names, heads = ("homeport", "nginx"), ("homeport", "nginx stream", "homeport : nginx")
-    new = "new flows a second"
-    rows = [
-        ("responses a second, 100 octets", 2.5, None),
-        ("at the sink a second, 100 octets", None, None),
-        ("its CPU time per response, 100 octets, ns", None, None),
-        ("responses a second, 1,400 octets", 2.5, None),
-        ("at the sink a second, 1,400 octets", None, None),
-        ("its CPU time per response, 1,400 octets, ns", None, None),
-        (new, 4.0, None),
-        ("PSS per idle session, octets", None, 1024),
-        ("kernel slab per idle session, octets", None, None),
-        ("PSS in all per idle session, octets", None, 1024),
-    ]
-
-    def traffic(self, balancer):
-        for size in SIZES:
-            self.drive(balancer, size, self.options.warmup)
-            before = balancer.processor_time()
-            seen = self.drive(balancer, size, self.options.seconds)
-            spent = balancer.processor_time() - before
-            self.note(f"responses a second, {size:,} octets", balancer, seen["responses"] / seen["seconds"])
-            self.note(f"at the sink a second, {size:,} octets", balancer, seen["sink"] / seen["seconds"])
-            if balancer.process is not None:
-                cost = spent * 1e9 / max(1, seen["responses"])
-                self.note(f"its CPU time per response, {size:,} octets, ns", balancer, cost)
-
-    def round(self, balancer):
-        for part in ((self.traffic, self.new_flows), (self.idle_memory,)):
-            try:
-                balancer.start()
-                for measure in part:
-                    measure(balancer)
-            finally:
-                balancer.stop()
-
-    def run(self, bed, folder):
-        balancers = [Homeport(bed, folder, self.load, self.options.homeport), Nginx(bed, folder, self.load)]
-        self.traffic(Direct(bed, folder, self.load))
-        for number in range(self.options.rounds):
-            for balancer in balancers:
-                self.say(number, balancer.name)
-                self.round(balancer)
-            balancers.reverse()
-
-    def remarks(self):
-        return [f"{self.options.rounds} rounds in turns; {self.options.seconds:g} s per measurement, 200 flows with "
-                f"{WINDOW['drive']} requests in flight each; {self.options.flows:,} new flows with {WINDOW['open']} in "
-                f"flight; {self.options.sessions:,} idle sessions; room for {CAPACITY:,} configured in both"]
 
 
 class Profile(Homeport):

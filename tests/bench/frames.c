@@ -9,13 +9,16 @@
 #include <netinet/ip.h>
 #include <netinet/udp.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { RING_BLOCKS = 64, RING_BLOCK = 1 << 18, RING_FRAMES = RING_BLOCKS * (RING_BLOCK / (int)FRAMES_OCTETS) };
+#define SPIN 0.005 /* seconds */
 #define IP_AT ((uint32_t)ETH_HLEN)
 #define UDP_AT (IP_AT + (uint32_t)sizeof(struct iphdr))
 #define DATA_AT (UDP_AT + (uint32_t)sizeof(struct udphdr))
@@ -116,17 +119,35 @@ bool frames_receive(struct frames *self, struct datagram *datagram)
             return false;
         self->next++;
         self->held++;
-        if (parse(datagram, (uint8_t *)header + header->tp_mac, header->tp_snaplen))
-            return true;
+        if (!parse(datagram, (uint8_t *)header + header->tp_mac, header->tp_snaplen))
+            continue;
+        datagram->time_ns = header->tp_sec * 1000000000ull + header->tp_nsec;
+        return true;
     }
     return false;
 }
 
-void frames_wait(struct frames *self, int within_ms)
+static double now(void)
+{
+    struct timespec time;
+
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
+}
+
+/* Who sleeps is woken by whoever sends: for as long as something may come soon, nobody has to. */
+void frames_wait(struct frames *self, double within)
 {
     struct pollfd watched = {.fd = self->fd, .events = POLLIN};
+    double begin = now(), spin = within < SPIN ? within : SPIN;
 
-    (void)poll(&watched, 1, within_ms);
+    while (now() - begin < spin) {
+        if ((__atomic_load_n(&ring_frame(self, self->next)->tp_status, __ATOMIC_ACQUIRE) & TP_STATUS_USER) != 0)
+            return;
+        sched_yield();
+    }
+    if (within > SPIN)
+        (void)poll(&watched, 1, (int)((within - SPIN) * 1000) + 1);
 }
 
 static uint16_t ip_checksum(const struct iphdr *ip)

@@ -21,6 +21,7 @@ struct datagram { /* addresses and ports in host order */
     uint32_t size;         /* of its payload */
     uint8_t *data, *frame; /* of what was received: its payload, and all of it */
     uint32_t frame_size;
+    uint64_t time_ns; /* CLOCK_REALTIME at which the kernel had it; 0: to be sent */
 };
 
 struct frames;
@@ -30,8 +31,8 @@ struct frames *frames_open(const char *device, const uint8_t hardware[6]);
 void frames_close(struct frames *frames);
 /* The next datagram that has come; it stays where it is until frames_send. False: none now, or the vector is full. */
 bool frames_receive(struct frames *frames, struct datagram *datagram);
-/* Until something comes, at most within_ms. */
-void frames_wait(struct frames *frames, int within_ms);
+/* Until something comes, at most so many seconds. */
+void frames_wait(struct frames *frames, double within);
 /* Appends a datagram of size octets; full: sends first. Returns its payload, to be written before anything else is
  * called; what is not written is whatever was there, at first no zeros. */
 uint8_t *frames_add(struct frames *frames, const struct datagram *datagram);

@@ -14,7 +14,11 @@
 static const struct {
     const char *name;
     int (*run)(const struct role_options *options);
-} roles[] = {{"sink", role_sink}, {"drive", role_drive}, {"newflows", role_newflows}, {"hold", role_hold}};
+} roles[] = {
+    {"sink", role_sink}, {"drive", role_drive},       {"ask", role_ask},         {"bulk", role_bulk},
+    {"runs", role_runs}, {"newflows", role_newflows}, {"hold", role_hold},       {"serve", role_serve},
+    {"push", role_push}, {"pull", role_pull},         {"connect", role_connect},
+};
 
 static void hardware_of(uint8_t hardware[6], const char *text)
 {
@@ -23,13 +27,15 @@ static void hardware_of(uint8_t hardware[6], const char *text)
         errx(2, "'%s' is no hardware address", text);
 }
 
+#define COUNTS_SIZE (2 * sizeof(uint64_t))
+
 static volatile uint64_t *count_map(const char *path)
 {
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     void *map = MAP_FAILED;
 
-    if (fd >= 0 && ftruncate(fd, 8) == 0)
-        map = mmap(NULL, 8, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (fd >= 0 && ftruncate(fd, COUNTS_SIZE) == 0)
+        map = mmap(NULL, COUNTS_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (map == MAP_FAILED)
         err(1, "%s", path);
     close(fd);
@@ -62,13 +68,15 @@ static void set_option(void *arg, const char *name, const char *text)
     else if (strcmp(name, "flows") == 0)
         options->flows = (uint32_t)argument_number(name, text, 1, 60000);
     else if (strcmp(name, "window") == 0)
-        options->window = (uint32_t)argument_number(name, text, 1, 1000);
+        options->window = (uint32_t)argument_number(name, text, 1, 10000);
     else if (strcmp(name, "size") == 0)
         options->size = (uint32_t)argument_number(name, text, MESSAGE_HEAD, 1472);
     else if (strcmp(name, "seconds") == 0)
         options->seconds = argument_number(name, text, 0.1, 3600);
     else if (strcmp(name, "warmup") == 0)
         options->warmup = argument_number(name, text, 0, 60);
+    else if (strcmp(name, "rate") == 0)
+        options->rate = argument_number(name, text, 0, 1e7);
     else if (strcmp(name, "keepalive") == 0)
         options->keepalive = argument_number(name, text, 1, 3600);
     else if (strcmp(name, "begin") == 0)
@@ -81,9 +89,9 @@ static void set_option(void *arg, const char *name, const char *text)
 
 int main(int argc, char **argv)
 {
-    uint64_t nowhere = 0;
+    uint64_t nowhere[2] = {0};
     struct role_options options = {.device = "lb",
-                                   .count = &nowhere,
+                                   .count = nowhere,
                                    .begin = MESSAGE_ESP,
                                    .port = 4500,
                                    .flows = 200,
@@ -93,10 +101,10 @@ int main(int argc, char **argv)
                                    .warmup = 1,
                                    .keepalive = 20};
 
-    arguments_read(argc, argv, "homeport-load sink|drive|newflows|hold [--NAME VALUE]...", set_option, &options);
+    arguments_read(argc, argv, "homeport-load ROLE [--NAME VALUE]... (roles.h has them)", set_option, &options);
     for (size_t i = 0; i < sizeof roles / sizeof roles[0]; i++) {
         if (strcmp(argv[1], roles[i].name) == 0)
             return roles[i].run(&options);
     }
-    errx(2, "no role '%s': sink, drive, newflows or hold", argv[1]);
+    errx(2, "no role '%s'", argv[1]);
 }

@@ -17,6 +17,7 @@ enum {
     LENGTH = 28
 };
 enum { MARKER_SIZE = 4, SPI_SIZE = 8 };
+enum { TIME = 8, SILENT = 31 }; /* in ESP, behind SPI and sequence number: for the peer alone */
 enum { NEXT_SA = 33, NEXT_SK = 46, IKE_SA_INIT = 34, IKE_AUTH = 35, FROM_INITIATOR = 0x08, RESPONSE = 0x20 };
 
 static void write32(uint8_t *data, uint32_t value)
@@ -56,6 +57,29 @@ void message_write(uint8_t *data, uint32_t size, uint32_t client, enum message_s
     data[FLAGS] = FROM_INITIATOR;
     data[ID] = step == MESSAGE_INIT ? 0 : 1;
     write32(data + LENGTH, size - MARKER_SIZE);
+}
+
+void message_silence(uint8_t *data)
+{
+    data[SILENT] = 1;
+}
+
+bool message_is_silent(const uint8_t *data, uint32_t size)
+{
+    return size >= MESSAGE_HEAD && !is_ike(data, size) && data[SILENT] == 1;
+}
+
+void message_stamp(uint8_t *data, uint64_t time_ns)
+{
+    memcpy(data + TIME, &time_ns, sizeof time_ns);
+}
+
+uint64_t message_time(const uint8_t *data)
+{
+    uint64_t time_ns;
+
+    memcpy(&time_ns, data + TIME, sizeof time_ns);
+    return time_ns;
 }
 
 void message_answer(uint8_t *data, uint32_t size)

@@ -5,6 +5,7 @@
 #ifndef BENCH_MESSAGE_H
 #define BENCH_MESSAGE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #define MESSAGE_HEAD 32u /* octets that are written and read; what follows them does not matter */
@@ -13,6 +14,12 @@ enum message_step { MESSAGE_INIT, MESSAGE_AUTH, MESSAGE_ESP, MESSAGE_STEPS };
 
 /* size: of the datagram, at least MESSAGE_HEAD. client: host order. */
 void message_write(uint8_t *data, uint32_t size, uint32_t client, enum message_step step);
+/* What was written as ESP is one way from now on: nobody answers it. */
+void message_silence(uint8_t *data);
+bool message_is_silent(const uint8_t *data, uint32_t size);
+/* ESP bears a time, which its answer bears as well. */
+void message_stamp(uint8_t *data, uint64_t time_ns);
+uint64_t message_time(const uint8_t *data);
 /* An IKE request becomes its answer. ESP stays as it is: an SPI is chosen by who receives it, so both may choose the
  * same. */
 void message_answer(uint8_t *data, uint32_t size);

@@ -1,85 +1,43 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "roles.h"
-#include "frames.h"
+#include "traffic.h"
 
-#include <err.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
-
-static double now(void)
-{
-    struct timespec time;
-
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
-}
-
-static void *zeroed(size_t count, size_t size)
-{
-    void *memory = calloc(count, size);
-
-    if (memory == NULL)
-        err(1, "calloc");
-    return memory;
-}
-
-static void request(struct frames *frames, const struct role_options *options, uint32_t flow, enum message_step step)
-{
-    struct datagram datagram = {
-        .source = options->from + flow,
-        .destination = options->to,
-        .source_port = options->port,
-        .destination_port = options->port,
-        .size = options->size,
-    };
-
-    message_write(frames_add(frames, &datagram), datagram.size, datagram.source, step);
-}
 
 /* Of all flows, before they have said anything. */
 static enum message_step *steps(const struct role_options *options)
 {
-    enum message_step *step = zeroed(options->flows, sizeof *step);
+    enum message_step *step = traffic_zeroed(options->flows, sizeof *step);
 
     for (uint32_t flow = 0; flow < options->flows; flow++)
         step[flow] = options->begin;
     return step;
 }
 
-/* The next response; false: none now. */
-static bool response(struct frames *frames, const struct role_options *options, uint32_t *flow, enum message_step *step)
-{
-    struct datagram datagram;
-
-    while (frames_receive(frames, &datagram)) {
-        *flow = datagram.destination - options->from;
-        *step = message_step(datagram.data, datagram.size);
-        if (datagram.source == options->to && *flow < options->flows)
-            return true;
-    }
-    return false;
-}
-
 int role_sink(const struct role_options *options)
 {
     struct frames *frames = frames_open(options->device, options->hardware);
-    double end = now() + options->seconds;
+    double end = traffic_now() + options->seconds;
     struct datagram datagram;
-    uint64_t count;
+    uint64_t count, silent;
 
-    while (now() < end) {
-        for (count = 0; frames_receive(frames, &datagram);) {
+    while (traffic_now() < end) {
+        for (count = silent = 0; frames_receive(frames, &datagram);) {
             if (datagram.destination_port != options->port)
                 continue;
+            count++;
+            if (message_is_silent(datagram.data, datagram.size)) {
+                silent++;
+                continue;
+            }
             message_answer(datagram.data, datagram.size);
             frames_return(frames, &datagram);
-            count++;
         }
         frames_send(frames);
-        *options->count += count;
+        options->count[0] += count;
+        options->count[1] += silent;
         if (count == 0)
-            frames_wait(frames, 1000);
+            frames_wait(frames, 1);
     }
     frames_close(frames);
     return 0;
@@ -100,7 +58,7 @@ static void drive_window(struct drive *self, uint32_t flow, double time)
     uint32_t window = step == MESSAGE_ESP ? self->options->window : 1;
 
     for (uint32_t i = 0; i < window; i++)
-        request(self->frames, self->options, flow, step);
+        (void)traffic_say(self->frames, self->options, flow, step);
     self->waits_for[flow] = window;
     self->began[flow] = time;
 }
@@ -119,9 +77,10 @@ static void drive_turn(struct drive *self, double time)
 {
     uint32_t flows[FRAMES_VECTOR], done = 0, flow;
     uint64_t before = self->responses;
+    struct datagram datagram;
     enum message_step step;
 
-    while (response(self->frames, self->options, &flow, &step)) {
+    while (traffic_hear(self->frames, self->options, &datagram, &flow, &step)) {
         self->responses++;
         if (step != self->step[flow] || self->waits_for[flow] == 0 || --self->waits_for[flow] > 0)
             continue;
@@ -133,14 +92,14 @@ static void drive_turn(struct drive *self, double time)
         drive_window(self, flows[i], time);
     frames_send(self->frames);
     if (self->responses == before)
-        frames_wait(self->frames, 10);
+        frames_wait(self->frames, 0.01);
 }
 
 static void drive_for(struct drive *self, double seconds)
 {
-    double time = now(), end = time + seconds, revive = 0;
+    double time = traffic_now(), end = time + seconds, revive = 0;
 
-    for (; time < end; time = now()) {
+    for (; time < end; time = traffic_now()) {
         if (time >= revive) {
             drive_revive(self, time);
             revive = time + 0.05;
@@ -156,14 +115,14 @@ int role_drive(const struct role_options *options)
     double begin, seconds;
 
     self.step = steps(options);
-    self.waits_for = zeroed(options->flows, sizeof *self.waits_for);
-    self.began = zeroed(options->flows, sizeof *self.began);
+    self.waits_for = traffic_zeroed(options->flows, sizeof *self.waits_for);
+    self.began = traffic_zeroed(options->flows, sizeof *self.began);
     drive_for(&self, options->warmup);
     responses = self.responses;
     count = *options->count;
-    begin = now();
+    begin = traffic_now();
     drive_for(&self, options->seconds);
-    seconds = now() - begin;
+    seconds = traffic_now() - begin;
     responses = self.responses - responses;
     count = *options->count - count;
     printf("{\"seconds\": %.3f, \"responses\": %llu, \"sink\": %llu, \"all\": %llu}\n", seconds,
@@ -195,7 +154,7 @@ static void opening_speak(struct opening *self)
     for (; self->in_flight < self->options->window && self->next < self->options->flows; self->next++) {
         if (self->step[self->next] == MESSAGE_STEPS)
             continue;
-        request(self->frames, self->options, self->next, self->step[self->next]);
+        (void)traffic_say(self->frames, self->options, self->next, self->step[self->next]);
         self->in_flight++;
     }
     frames_send(self->frames);
@@ -204,14 +163,15 @@ static void opening_speak(struct opening *self)
 static void opening_hear(struct opening *self)
 {
     enum message_step step;
+    struct datagram datagram;
     uint32_t flow;
 
-    while (response(self->frames, self->options, &flow, &step)) {
-        self->heard = now();
+    while (traffic_hear(self->frames, self->options, &datagram, &flow, &step)) {
+        self->heard = traffic_now();
         if (step != self->step[flow])
             continue;
         if (++self->step[flow] < MESSAGE_STEPS) {
-            request(self->frames, self->options, flow, self->step[flow]);
+            (void)traffic_say(self->frames, self->options, flow, self->step[flow]);
             continue;
         }
         self->answers++;
@@ -225,19 +185,19 @@ static void opening_hear(struct opening *self)
 static void open_flows(struct opening *self)
 {
     const struct role_options *options = self->options;
-    double end = now() + options->seconds;
+    double end = traffic_now() + options->seconds;
 
-    self->first = self->last = self->heard = now();
-    while (self->answers < options->flows && now() < end) {
+    self->first = self->last = self->heard = traffic_now();
+    while (self->answers < options->flows && traffic_now() < end) {
         uint32_t before = self->answers;
         opening_speak(self);
         opening_hear(self);
         if (self->answers > before)
             continue;
-        frames_wait(self->frames, 20);
-        if (now() - self->heard > 0.05) {
+        frames_wait(self->frames, 0.02);
+        if (traffic_now() - self->heard > 0.05) {
             self->next = self->in_flight = 0;
-            self->heard = now();
+            self->heard = traffic_now();
         }
     }
 }
@@ -257,18 +217,18 @@ int role_newflows(const struct role_options *options)
 int role_hold(const struct role_options *options)
 {
     struct opening self;
-    double end = now() + options->seconds, next;
+    double end = traffic_now() + options->seconds, next;
 
     opening_init(&self, options);
     open_flows(&self);
     printf("{\"answered\": %u}\n", self.answers);
     fflush(stdout);
-    for (uint32_t flow = 0; now() < end; flow = (flow + 1) % options->flows) {
-        next = now() + options->keepalive / options->flows;
-        request(self.frames, options, flow, MESSAGE_ESP);
+    for (uint32_t flow = 0; traffic_now() < end; flow = (flow + 1) % options->flows) {
+        next = traffic_now() + options->keepalive / options->flows;
+        (void)traffic_say(self.frames, options, flow, MESSAGE_ESP);
         opening_hear(&self);
-        while (now() < next)
-            frames_wait(self.frames, (int)((next - now()) * 1000) + 1);
+        while (traffic_now() < next)
+            frames_wait(self.frames, next - traffic_now());
     }
     free(self.step);
     frames_close(self.frames);
