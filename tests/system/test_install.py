@@ -195,7 +195,7 @@ def test_plugins_are_found_without_a_configuration(home):
 
 def test_samples_of_the_installation_pass_check_on_high_ports(home, site):
     samples = sorted((home.prefix / "share/homeport/configs").glob("*.yaml"))
-    assert len(samples) == 6
+    assert len(samples) == 7
     for sample in samples:
         config = yaml.safe_load(sample.read_text())
         assert "plugin_path" not in config, sample

@@ -52,7 +52,7 @@ class Play:
     """A site whose servers and clients are in namespaces of their own."""
 
     def __init__(self, site, nets, family, servers):
-        self.site, self.family, self.vip = site, family, address(0, 2, family)
+        self.site, self.family, self.vip, self.workers = site, family, address(0, 2, family), 0
         self.outside, self.inside, last = nets[0], nets[-1], len(nets) - 2
         self.addresses = {f"vpn{number}": address(last, 10 + number, family) for number in range(1, servers + 1)}
         prefix = 24 if family == 4 else 64
@@ -70,6 +70,7 @@ class Play:
             one.stop()
 
     def config(self, source="transparent", **changes):
+        self.workers = changes.get("workers", 2)
         service = {name: {"listen": endpoint(self.vip, port)} for name, port in (("ike", 500), ("nat-t", 4500))}
         changes["services"] = {**service, **changes.get("services", {})}
         changes["pools"] = {"all": {"servers": list(self.addresses), "source": source}, **changes.get("pools", {})}
@@ -111,6 +112,7 @@ class Play:
 
     def kill_workers(self, keepers):
         daemon = self.site.daemon
+        wait_for(lambda: len(daemon.workers()) == self.workers, what="the end of those before a reload")
         dead = daemon.workers()
         for pid in [*(daemon.keepers() if keepers else []), *dead]:
             daemon.kill(pid)
