@@ -2,10 +2,14 @@
 #include "base/endpoint.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
+
+#define DISCARD 9u /* a port; nothing is sent */
 
 bool endpoint_from_sockaddr(struct hp_endpoint *out, const struct sockaddr *address, socklen_t size)
 {
@@ -197,4 +201,27 @@ bool endpoint_is_loopback(const struct hp_endpoint *endpoint)
 bool endpoint_is_link_local(const struct hp_endpoint *endpoint)
 {
     return endpoint->family == 6 && endpoint->address[0] == 0xfe && (endpoint->address[1] & 0xc0) == 0x80;
+}
+
+/* With net.ipv4.ip_nonlocal_bind any address can be bound: only our own leads to itself. */
+int endpoint_look_for(const struct hp_endpoint *address)
+{
+    struct hp_endpoint own = *address;
+    struct sockaddr_storage name;
+    socklen_t size;
+    int fd = socket(own.family == 4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0), status;
+
+    if (fd < 0)
+        return -errno;
+    own.port = 0;
+    size = endpoint_to_sockaddr(&own, &name);
+    status = bind(fd, (const struct sockaddr *)&name, size) < 0 ? errno : 0;
+    own.port = DISCARD;
+    size = endpoint_to_sockaddr(&own, &name);
+    if (status == 0 && connect(fd, (const struct sockaddr *)&name, size) < 0)
+        status = errno;
+    close(fd);
+    if (status == EADDRNOTAVAIL || status == EINVAL || status == ENETUNREACH || status == EHOSTUNREACH)
+        return 0;
+    return status == 0 ? 1 : -status;
 }

@@ -30,4 +30,7 @@ bool endpoint_is_any(const struct hp_endpoint *endpoint);        /* 0.0.0.0 or :
 bool endpoint_is_loopback(const struct hp_endpoint *endpoint);   /* 127.0.0.0/8 or ::1 */
 bool endpoint_is_link_local(const struct hp_endpoint *endpoint); /* fe80::/10 */
 
+/* 1: the address is on this machine, 0: it is not; -errno: that could not be found out. */
+int endpoint_look_for(const struct hp_endpoint *address);
+
 #endif

@@ -94,7 +94,8 @@ static void check_profile(struct reader *reader, uint32_t index)
     for (uint32_t i = 0; i < index; i++) {
         const struct config_service *other = &config->services[i];
 
-        if (!other->ike || other->pool == SEGMENT_NO_INDEX || other->profile != service->profile ||
+        if (other->pool == SEGMENT_NO_INDEX || other->profile != service->profile ||
+            (service->transparent != other->transparent && !(service->ike && other->ike)) ||
             same_sources(config_source_of(config, other), config_source_of(config, service)))
             continue;
         diagnostics_add(reader->diagnostics, SEVERITY_ERROR, service->at,
@@ -156,7 +157,7 @@ void check_sources(struct reader *reader)
         if (service->pool == SEGMENT_NO_INDEX)
             continue;
         check_families(reader, &service->source, &config->pools[service->pool]);
-        if (service->ike && service->profile >= 0)
+        if (service->profile >= 0)
             check_profile(reader, i);
     }
     if (count == SEGMENT_SOURCES)

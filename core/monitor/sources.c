@@ -1,20 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Happy path: `added` is remembered as a round begins; rows and records are counted; at its end the numbers stand in
- * the segment, together with what was remembered, so that who came meanwhile is not forgotten. Fails: a server refuses
- * clients from an address -> a warning when it begins, a line when it ends an address is not on this machine        ->
- * a warning with the command, a line when it is back; new clients are not sent from it meanwhile no descriptor to look
- * with               -> as it was before */
+ * the segment, together with what was remembered, so that who came meanwhile is not forgotten.
+ *
+ * A server refuses clients from an address: a warning when it begins, a line when it ends. An address is not on this
+ * machine: a warning with the command, a line when it is back; new clients are not sent from it meanwhile. No
+ * descriptor to look with: as it was before. */
 #include "monitor/sources.h"
 
 #include "base/endpoint.h"
 #include "segment/record.h"
 #include "segment/source.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 struct load {
     uint32_t clients, unproven, added;
@@ -114,29 +112,16 @@ static void note_refusal(struct sources *self, uint32_t server, uint32_t source)
 }
 
 /* false: it cannot be told. */
-static bool look_whether_absent(const struct hp_endpoint *address, bool *absent)
-{
-    struct sockaddr_storage name;
-    socklen_t size = endpoint_to_sockaddr(address, &name);
-    int fd = socket(name.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0), status;
-
-    if (fd < 0)
-        return false;
-    status = bind(fd, (const struct sockaddr *)&name, size) < 0 ? errno : 0;
-    close(fd);
-    *absent = status == EADDRNOTAVAIL;
-    return status == 0 || status == EADDRNOTAVAIL;
-}
-
 static void note_absence(struct sources *self, uint32_t source)
 {
     struct segment *segment = self->context.segment;
     const struct hp_endpoint *address = &segment->sources[source].address;
     uint64_t bit = 1ull << source;
     char text[ENDPOINT_TEXT];
-    bool absent;
+    int here = endpoint_look_for(address);
+    bool absent = here == 0;
 
-    if (!look_whether_absent(address, &absent))
+    if (here < 0)
         return;
     (void)source_set_absent(segment, source, absent);
     if (absent == ((self->absent & bit) != 0))

@@ -57,6 +57,14 @@ bool topology_all_refuse(const struct topology *topology, const struct topology_
     return some;
 }
 
+bool topology_has_source(const struct topology *topology, const struct topology_service *service, uint32_t slot)
+{
+    for (uint32_t i = 0; i < service->source_count; i++)
+        if (source_usable(topology->segment, service->sources[i], family_of(topology, slot)))
+            return true;
+    return false;
+}
+
 static bool is_listed(const struct topology_service *service, uint32_t source)
 {
     for (uint32_t i = 0; i < service->source_count; i++)

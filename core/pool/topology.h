@@ -102,6 +102,8 @@ struct topology_source_question {
 /* SEGMENT_NO_INDEX: none of them is on this machine. */
 uint32_t topology_source(struct topology *topology, const struct topology_service *service,
                          const struct topology_source_question *question);
+/* One of the service's sources is on this machine, and of the server's family. */
+bool topology_has_source(const struct topology *topology, const struct topology_service *service, uint32_t slot);
 /* No new client may go to the server: it refuses new IKE_SAs from each of the service's sources that is here, or none
  * is here. */
 bool topology_refuses(const struct topology *topology, const struct topology_service *service, uint32_t slot);

@@ -124,7 +124,7 @@ static bool is_shadowed(const struct lane *lane, const struct hp_endpoint *serve
         return false;
     for (uint32_t i = 0; i < lane->row_count; i++) {
         const struct path *path = lane->paths[i];
-        if (path != NULL && path->stream == NULL && path->row->source_port == port &&
+        if (path != NULL && path->stream == NULL && !row_transparent(path->row) && path->row->source_port == port &&
             (path->row->source == SOURCE_ROUTE) != (source == SOURCE_ROUTE) &&
             endpoint_same_address(&path->server, server))
             return true;

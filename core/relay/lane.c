@@ -244,7 +244,7 @@ static bool is_shadowed(const struct lane *lane, const struct session_row *row)
     struct segment *segment = lane->relay->segment;
     const struct hp_endpoint server = upstream_server(segment, row);
 
-    return row_transparent(row) && !tuple_claim(segment, row, &server);
+    return row_transparent(row) && !tuple_holds(segment, row, &server) && !tuple_claim(segment, row, &server);
 }
 
 static void row_adopt(struct lane *lane, uint32_t position)

@@ -120,7 +120,8 @@ void path_enter(struct path *path)
     struct flow_key key;
     uint32_t position = (uint32_t)(path->row - lane->rows);
 
-    cell_note_source(lane, path->row);
+    if (path->stream == NULL && !row_transparent(path->row))
+        cell_note_source(lane, path->row);
     path->member = topology_member_anywhere(lane->relay->topology, path->service->topology, path->row->server);
     lane->paths[position] = path;
     lane->index.key_of(lane, position, &key);

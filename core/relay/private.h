@@ -183,9 +183,8 @@ static inline void relay_count(struct relay *relay, enum counter counter, uint64
 /* Refused or dropped: for all, and for the lane. note: who decides has counted it for all already. */
 static inline void lane_note_loss(struct lane *lane, enum lane_loss loss, uint64_t by)
 {
-    _Atomic uint64_t *count = &lane->relay->segment->lanes[lane->number].losses[loss];
-
-    atomic_store_explicit(count, atomic_load_explicit(count, memory_order_relaxed) + by, memory_order_relaxed);
+    /* a giver still counts what its listeners have dropped when the taker serves */
+    atomic_fetch_add_explicit(&lane->relay->segment->lanes[lane->number].losses[loss], by, memory_order_relaxed);
 }
 static inline void lane_lose(struct lane *lane, enum lane_loss loss, uint64_t by)
 {
@@ -267,6 +266,8 @@ void cell_note_source(struct lane *lane,
 int upstream_open(int *out, const struct segment *segment, const struct session_row *row,
                   const struct hp_endpoint *server);
 int upstream_bind(int fd, const struct hp_endpoint *own, bool transparent);
+/* Of connect: -ENXIO where the address is not here, though net.ipv4.ip_nonlocal_bind has let us bind it. */
+int upstream_connect_status(int status, const struct hp_endpoint *own);
 void upstream_prefer_lasting(int fd); /* of our IPv6 addresses, a socket that is to be connected */
 bool upstream_is(int fd, const struct hp_endpoint *own, const struct hp_endpoint *server);
 struct hp_endpoint upstream_server(const struct segment *segment, const struct session_row *row);

@@ -17,21 +17,25 @@
 #include "relay/private.h"
 
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #define CHECK_EVERY_MS 1000u
 
+static bool goes_on(const struct session_row *before, const struct decision *decision)
+{
+    return before != NULL && before->server == decision->server && !row_transparent(before);
+}
+
 uint32_t source_choose(struct relay *relay, const struct flow *flow, const struct decision *decision,
                        const struct session_row *before)
 {
-    const struct topology_source_question question = {
-        .server = (uint32_t)decision->server,
-        .record = decision->record,
-        .watch = decision->watch,
-        .heard = decision->heard || before != NULL,
-        .prefer = before != NULL && before->server == decision->server ? (int32_t)before->source : -1,
-        .client = flow->client};
+    const struct topology_source_question question = {.server = (uint32_t)decision->server,
+                                                      .record = decision->record,
+                                                      .watch = decision->watch,
+                                                      .heard = decision->heard || before != NULL,
+                                                      .prefer =
+                                                          goes_on(before, decision) ? (int32_t)before->source : -1,
+                                                      .client = flow->client};
 
     return topology_source(relay->topology, flow->listener->service->topology, &question);
 }
@@ -97,20 +101,6 @@ void source_answered(struct path *path, const uint8_t *data, uint32_t size)
         outcome(path, path->lane->relay->now_ms - path->init_ms < SOURCE_ANSWER_MS);
 }
 
-/* Could be bound: without its port, which we have ourselves. */
-static bool is_here(const struct segment *segment, uint32_t source)
-{
-    struct hp_endpoint own = segment->sources[source % SEGMENT_SOURCES].address;
-    int fd = socket(own.family == 4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0), status = 0;
-
-    if (fd < 0)
-        return true;
-    own.port = 0;
-    status = upstream_bind(fd, &own, false);
-    close(fd);
-    return status != -ENXIO;
-}
-
 /* Its socket goes: the session's next datagram opens it elsewhere (udp.c). */
 void source_dropped(struct path *path)
 {
@@ -123,7 +113,7 @@ void source_dropped(struct path *path)
         if (relay->now_ms - relay->source_checked_ms[source] < CHECK_EVERY_MS)
             return;
         relay->source_checked_ms[source] = relay->now_ms;
-        if (is_here(relay->segment, source))
+        if (endpoint_look_for(&relay->segment->sources[source].address) != 0)
             return;
         source_is_absent(relay, source);
     }

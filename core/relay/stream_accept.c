@@ -47,7 +47,8 @@ int stream_limit(void)
 /* Where the fault is with us, no other server helps. */
 static bool is_ours(int status)
 {
-    return status == -EMFILE || status == -ENFILE || status == -ENOMEM || status == -ENOBUFS || status == -ENOSPC;
+    return status == -EMFILE || status == -ENFILE || status == -ENOMEM || status == -ENOBUFS || status == -ENOSPC ||
+           status == -EEXIST;
 }
 
 static int own_bind(int fd, const struct hp_endpoint *own, bool transparent)
@@ -62,6 +63,14 @@ static int own_bind(int fd, const struct hp_endpoint *own, bool transparent)
     (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     status = upstream_bind(fd, own, true);
     return status == -EADDRINUSE ? -EADDRNOTAVAIL : status; /* its client's port is a listener's of this machine */
+}
+
+/* -EEXIST: as its client it is connected to that server already. */
+static int connect_status(int status, const struct session_row *row, const struct hp_endpoint *from)
+{
+    if (row_transparent(row))
+        return status == -EADDRNOTAVAIL ? -EEXIST : status;
+    return upstream_connect_status(status, from);
 }
 
 /* Fills the row's source_port. */
@@ -89,7 +98,7 @@ static int upstream_connect(int *out, const struct segment *segment, const struc
         status = -ENOTCONN;
     if (status < 0) {
         close(fd);
-        return status;
+        return connect_status(status, row, &from);
     }
     row->source_port = own.port;
     *out = fd;

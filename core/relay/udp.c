@@ -296,6 +296,17 @@ static struct path *path_new(struct listener *listener, uint32_t slot)
     return NULL;
 }
 
+/* Where the session's own address and port cannot be had for good. While none of its addresses is on this machine it
+ * keeps them: they may come back, and its port with them. */
+static bool may_open_elsewhere(const struct path *path, int status)
+{
+    if (status == -ENXIO)
+        return topology_has_source(path->lane->relay->topology, path->service->topology, path->row->server);
+    if (row_transparent(path->row) && (status == -EPERM || status == -EACCES))
+        return true; /* a reload, or a start, has taken `source: transparent` back */
+    return status == -EADDRINUSE || status == -EAFNOSUPPORT;
+}
+
 /* Behind a hand-over. A stranger may sit on the port by now: then the session goes on from another one. */
 static struct path *path_reopen(struct listener *listener, uint32_t slot, struct path *path)
 {
@@ -305,15 +316,13 @@ static struct path *path_reopen(struct listener *listener, uint32_t slot, struct
 
     if (status == 0)
         return path;
-    /* Nor may it be bound as its client where a reload, or a start, has taken `source: transparent` back. */
-    if (status != -EADDRINUSE && status != -ENXIO &&
-        !(row_transparent(row) && (status == -EPERM || status == -EACCES))) {
+    if (status == -ENXIO)
+        source_is_absent(relay, row->source);
+    if (!may_open_elsewhere(path, status)) {
         path_refused(&(struct flow){listener, &row->client, NULL}, status);
         return NULL;
     }
-    if (status == -ENXIO)
-        source_is_absent(relay, row->source);
-    else
+    if (status != -ENXIO)
         relay_count(relay, COUNTER_cells_unbindable, 1);
     struct decision decision = {.server = row->server,
                                 .reason = DECISION_RECORD,

@@ -87,6 +87,13 @@ int upstream_bind(int fd, const struct hp_endpoint *own, bool transparent)
     return errno == EADDRNOTAVAIL && !transparent ? -ENXIO : -errno;
 }
 
+int upstream_connect_status(int status, const struct hp_endpoint *own)
+{
+    if ((status != -EINVAL && status != -ENETUNREACH) || endpoint_is_any(own))
+        return status;
+    return endpoint_look_for(own) == 0 ? -ENXIO : status;
+}
+
 static int upstream_prepare(int fd, const struct segment *segment, const struct session_row *row,
                             const struct hp_endpoint *server)
 {
@@ -94,7 +101,7 @@ static int upstream_prepare(int fd, const struct segment *segment, const struct 
     bool transparent = row_transparent(row);
     struct sockaddr_storage address;
     socklen_t size = endpoint_to_sockaddr(server, &address);
-    int status = own.family == server->family ? options_set(fd, server->family) : -ENXIO; /* nonsense in the row */
+    int status = own.family == server->family ? options_set(fd, server->family) : -EAFNOSUPPORT;
 
     if (status == 0)
         status = upstream_bind(fd, &own, transparent);
@@ -102,9 +109,8 @@ static int upstream_prepare(int fd, const struct segment *segment, const struct 
         return status;
     if (connect(fd, (const struct sockaddr *)&address, size) == 0)
         return 0;
-    if (errno == EINVAL && !transparent && !endpoint_is_any(&own))
-        return -ENXIO; /* net.ipv4.ip_nonlocal_bind lets one bind it all the same */
-    return errno == EADDRINUSE ? -EADDRNOTAVAIL : -errno;
+    status = errno == EADDRINUSE ? -EADDRNOTAVAIL : -errno;
+    return transparent ? status : upstream_connect_status(status, &own);
 }
 
 int upstream_open(int *out, const struct segment *segment, const struct session_row *row,

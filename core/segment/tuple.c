@@ -105,7 +105,7 @@ static bool is_ours(const struct segment *segment, const struct word *own, const
         if (value >> TAG_SHIFT != own->value >> TAG_SHIFT || other == NULL || other == row ||
             !session_read(other, &copy) || !is_same_conversation(segment, row, &copy, server))
             continue;
-        if (copy.service != row->service || memcmp(copy.local, row->local, sizeof copy.local) != 0)
+        if (copy.local_port != row->local_port || memcmp(copy.local, row->local, sizeof copy.local) != 0)
             return false;
         (void)atomic_compare_exchange_strong(place, &value, 0);
     }

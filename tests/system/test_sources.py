@@ -3,12 +3,13 @@
 to processes, configuration and addresses; and servers that are silent to one of them."""
 import contextlib
 import os
+import pathlib
 import signal
 import socket
 
 import pytest
 import yaml
-from homeport import Site, cli, connected, wait_for
+from homeport import Site, cells, cli, connected, wait_for
 from ike import udp_socket
 from netns import ip, own_net
 
@@ -316,6 +317,25 @@ def test_an_address_that_goes_and_comes_again():
         assert {source_of(site, client) for client in connected(site, 4)} == {goes, stays}
 
 
+@ROOT_ONLY
+@pytest.mark.parametrize("nonlocal_bind", ["0", "1"])
+def test_sessions_wait_for_their_only_address_and_go_on_as_before(nonlocal_bind):
+    with own_net(), Site(servers=1) as site:
+        pathlib.Path("/proc/sys/net/ipv4/ip_nonlocal_bind").write_text(nonlocal_bind, encoding="ascii")
+        only = "10.99.7.1"
+        ip("address", "add", f"{only}/32", "dev", "lo")
+        start(site, [only])
+        client, = connected(site, 1)
+        before = cells(site)
+        ip("address", "del", f"{only}/32", "dev", "lo")
+        site.daemon.wait_log(f"source address {only} is not on this machine")
+        assert not client.informational(timeout=1) and not client.informational(timeout=1)
+        assert counters(site)["refused_no_source"] >= 1 and cells(site) == before
+        ip("address", "add", f"{only}/32", "dev", "lo")
+        site.daemon.wait_log(f"source address {only} is on this machine again")
+        assert client.informational() and cells(site) == before
+
+
 @pytest.mark.parametrize("text, message", [
     ("[]", "wants 1 to 63 own addresses, not 0"),
     ("[127.0.0.5, 127.0.0.5]", "127.0.0.5 is in this list twice"),
@@ -324,7 +344,7 @@ def test_an_address_that_goes_and_comes_again():
     ('["fd00::1"]', "none of these source addresses is IPv4"),
     ("[here]", "is not an address"),
     ("natt", "did you mean `nat`?"),
-    ("{ a: b }", "nat, or a list of own addresses"),
+    ("{ a: b }", "nat, transparent, or a list of own addresses"),
 ])
 def test_what_is_no_list_of_own_addresses_is_said_with_its_place(site, text, message):
     site.write(site.config(GROUP, "home", pools={"all": {**IKE, "source": yaml.safe_load(text)}}))
