@@ -289,6 +289,14 @@ void reload_request(struct master *self, int connection)
 {
     struct reload *reload = self->reload;
 
+    if (self->stopping) {
+        struct reload refused = {.waiters = {connection}, .waiter_count = connection >= 0};
+        struct error error = {0};
+
+        error_set(&error, -ECANCELED, "homeport is stopping");
+        answer(&refused, &self->log, &error);
+        return;
+    }
     if (reload == NULL) {
         begin(self, &connection, connection >= 0 ? 1 : 0);
         return;

@@ -134,6 +134,25 @@ def test_the_dead_are_taken_out_of_the_process_table_when_their_places_are_fille
         wait_for(lambda: not dead(), 10, "the end of those that a reload has replaced")
 
 
+@pytest.mark.parametrize("first", ["stop", "reload"])
+def test_no_reload_begins_once_homeport_is_stopping(site, first):
+    """It is asked for at the same moment; the monitor, which passes it on, is late."""
+    daemon = site.start(GROUP, "aovpn") or site.daemon
+    monitor = daemon.monitor()
+    daemon.kill(monitor, signal.SIGSTOP)
+    asked = subprocess.Popen([binary(), "reload", "-c", site.path], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    if first == "stop":
+        daemon.process.send_signal(signal.SIGTERM)
+        daemon.wait_log("stopping: SIGTERM")
+    daemon.kill(monitor, signal.SIGCONT)
+    if first == "reload":
+        daemon.process.send_signal(signal.SIGTERM)
+    assert daemon.process.wait(20) == 0
+    asked.wait(20)
+    stopping = daemon.log().index("stopping: SIGTERM")
+    assert "reloaded" not in daemon.log()[stopping:] and not daemon.alive()
+
+
 def test_what_servers_send_while_no_worker_lives_waits_for_the_next(site):
     site.start(GROUP, "aovpn")
     clients = connected(site, 6)
