@@ -221,7 +221,8 @@ int endpoint_look_for(const struct hp_endpoint *address)
     if (status == 0 && connect(fd, (const struct sockaddr *)&name, size) < 0)
         status = errno;
     close(fd);
-    if (status == EADDRNOTAVAIL || status == EINVAL || status == ENETUNREACH || status == EHOSTUNREACH)
+    if (status == EADDRNOTAVAIL || status == EINVAL || status == ENODEV || status == ENETUNREACH ||
+        status == EHOSTUNREACH)
         return 0;
     return status == 0 ? 1 : -status;
 }

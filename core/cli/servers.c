@@ -107,8 +107,13 @@ static bool lists_sources(const json_t *servers)
     size_t i, j;
 
     json_array_foreach(servers, i, server)
-        json_array_foreach(json_object_get(server, "sources"), j,
-                           source) if (json_is_string(json_object_get(source, "address"))) return true;
+    {
+        json_array_foreach(json_object_get(server, "sources"), j, source)
+        {
+            if (json_is_string(json_object_get(source, "address")))
+                return true;
+        }
+    }
     return false;
 }
 

@@ -4,8 +4,8 @@
  * Fails: refused, or nobody answers   -> said, status 1
  *        the monitor is replaced (a reload, or it died) -> the next one is asked for what came since the last line
  *        homeport stops               -> said, status 1
- *        no line for CLIENT_TIMEOUT_MS, though there is one each second -> the monitor hangs: asked once more, then
- * said, status 1 */
+ *        no line for CLIENT_TIMEOUT_MS, though there is one each second
+ *                                     -> the monitor hangs: asked once more, then said, status 1 */
 #include "base/clock.h"
 #include "base/endpoint.h"
 #include "cli/client.h"

@@ -330,10 +330,8 @@ void check_config(struct reader *reader)
         check_listeners(reader, i);
         check_source_ports(reader, &config->services[i]);
         warn_about_group(reader, &config->services[i]);
-        if (!has_pool(&config->services[i]))
-            continue;
-        check_loop(reader, &config->services[i]);
-        check_source(reader, &config->services[i]);
+        if (has_pool(&config->services[i]))
+            check_loop(reader, &config->services[i]);
     }
     for (uint32_t i = 0; i < config->pool_count; i++) {
         check_pool_port(reader, i);

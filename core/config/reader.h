@@ -77,9 +77,7 @@ uint32_t read_options(struct reader *reader, const struct node *mapping, const c
 
 /* What concerns more than one thing; fills the derived members before. */
 void check_config(struct reader *reader);
-void check_sources(struct reader *reader);
+void check_sources(struct reader *reader);                                         /* of it: who the servers see */
 uint32_t source_family_count(const struct config_source *source, uint32_t family); /* addresses of a list */
-/* Of it: who the servers see (check_source.c). */
-void check_source(struct reader *reader, const struct config_service *service);
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* `source: [ADDRESS, …]` of a pool or a service: this machine's own addresses, from which clients reach the servers. A
- * server is reached from those of its family. */
+/* `source` of a pool or a service. [ADDRESS, …]: this machine's own addresses, from which clients reach the servers; a
+ * server is reached from those of its family. transparent: each server sees its client's own address. */
 #include "config/reader.h"
 
 #include "base/endpoint.h"
@@ -106,6 +106,46 @@ static void check_profile(struct reader *reader, uint32_t index)
     }
 }
 
+bool config_is_transparent(const struct config *config)
+{
+    for (uint32_t i = 0; i < config->service_count; i++)
+        if (config->services[i].transparent)
+            return true;
+    return false;
+}
+
+/* The first server of the service's pool that has an address of another family; NULL: none. */
+static const struct config_server *other_family(const struct config *config, const struct config_service *service,
+                                                uint32_t family)
+{
+    const struct config_pool *pool = &config->pools[service->pool];
+
+    for (uint32_t i = 0; i < pool->server_count; i++) {
+        const struct config_server *server = &config->servers[pool->servers[i]];
+
+        if (server->address.family != 0 && server->address.family != family)
+            return server;
+    }
+    return NULL;
+}
+
+/* A server sees its client's address, so both are of one family. */
+static void check_transparent(struct reader *reader, const struct config_service *service)
+{
+    for (uint32_t i = 0; i < service->listen_count && service->transparent; i++) {
+        uint32_t family = service->listen[i].family;
+        const struct config_server *server = other_family(reader->config, service, family);
+
+        if (server == NULL)
+            continue;
+        diagnostics_add(reader->diagnostics, SEVERITY_ERROR, service->listen_at[i],
+                        "`%s` is transparent and has IPv%u clients here, but its server `%s` has an IPv%u address and "
+                        "cannot see theirs: make a service and a pool for each family, or write source: nat",
+                        service->name, family, server->name, server->address.family);
+        return;
+    }
+}
+
 static uint32_t add_distinct(struct hp_endpoint *distinct, uint32_t count, const struct config_source *source)
 {
     for (uint32_t i = 0; i < source->count; i++) {
@@ -157,6 +197,7 @@ void check_sources(struct reader *reader)
         if (service->pool == SEGMENT_NO_INDEX)
             continue;
         check_families(reader, &service->source, &config->pools[service->pool]);
+        check_transparent(reader, service);
         if (service->profile >= 0)
             check_profile(reader, i);
     }

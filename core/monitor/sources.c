@@ -81,7 +81,7 @@ void sources_count_record(struct sources *sources, uint32_t record, uint64_t val
         sources->used[seen.source]++;
 }
 
-static const char *source_text(const struct segment *segment, uint32_t source, char text[ENDPOINT_TEXT])
+const char *source_text(const struct segment *segment, uint32_t source, char text[ENDPOINT_TEXT])
 {
     return source == SOURCE_ROUTE ? "our address" : endpoint_format(&segment->sources[source].address, text);
 }
@@ -111,7 +111,6 @@ static void note_refusal(struct sources *self, uint32_t server, uint32_t source)
                   source_text(segment, source, text));
 }
 
-/* false: it cannot be told. */
 static void note_absence(struct sources *self, uint32_t source)
 {
     struct segment *segment = self->context.segment;

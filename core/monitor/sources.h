@@ -4,6 +4,7 @@
 #ifndef MONITOR_SOURCES_H
 #define MONITOR_SOURCES_H
 
+#include "base/endpoint.h"
 #include "monitor/context.h"
 #include "segment/session.h"
 
@@ -17,5 +18,8 @@ void sources_begin(struct sources *sources); /* a round */
 void sources_count(struct sources *sources, const struct session_row *row, bool client, bool proven);
 void sources_count_record(struct sources *sources, uint32_t record, uint64_t value);
 void sources_publish(struct sources *sources); /* the round is over; what has changed is said in the log */
+
+/* For people; of the route's choice "our address". */
+const char *source_text(const struct segment *segment, uint32_t source, char text[ENDPOINT_TEXT]);
 
 #endif

@@ -86,6 +86,22 @@ static bool counts_as_up(const struct topology *topology, const struct topology_
     return topology_is_up(topology, member) || serves_all_down(topology, service);
 }
 
+bool topology_all_refuse(const struct topology *topology, const struct topology_service *service)
+{
+    bool some = false;
+
+    for (uint32_t i = 0; i < service->member_count; i++) {
+        const struct member *member = &service->members[i];
+
+        if (!is_enabled(word_of(topology, member->slot)) || !topology_is_up(topology, member))
+            continue;
+        if (!topology_refuses(topology, service, member->slot))
+            return false;
+        some = true;
+    }
+    return some;
+}
+
 /* The servers that are up are silent to new IKE_SAs, all of them: it may be our counting that is broken. */
 static bool serves_all_refuse(const struct topology *topology, const struct topology_service *service)
 {

@@ -39,24 +39,6 @@ bool topology_refuses(const struct topology *topology, const struct topology_ser
     return true;
 }
 
-bool topology_all_refuse(const struct topology *topology, const struct topology_service *service)
-{
-    bool some = false;
-
-    for (uint32_t i = 0; i < service->member_count; i++) {
-        const struct member *member = &service->members[i];
-        uint64_t word = server_word(topology->segment, member->slot);
-
-        if ((word & SERVER_CONFIGURED) == 0 || server_word_state(word) != SERVER_ENABLED ||
-            (word & member->down_mask) != 0)
-            continue;
-        if (!topology_refuses(topology, service, member->slot))
-            return false;
-        some = true;
-    }
-    return some;
-}
-
 bool topology_has_source(const struct topology *topology, const struct topology_service *service, uint32_t slot)
 {
     for (uint32_t i = 0; i < service->source_count; i++)

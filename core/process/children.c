@@ -342,7 +342,7 @@ void child_calm(struct child *child)
         calm(child->master, child->pid);
 }
 
-static void hurry(const struct master *self, pid_t pid)
+void hurry(const struct master *self, pid_t pid)
 {
     if (self->nice != NICE_NO_STEP)
         (void)setpriority(PRIO_PROCESS, (id_t)pid, self->nice - NICE_STEP);

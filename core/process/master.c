@@ -95,7 +95,7 @@ static void on_tick(uv_timer_t *timer)
 }
 
 /* With the capability SYS_NICE alone: a limit of nice values (RLIMIT_NICE) would let us begin, but not calm others. */
-static void hurry(struct master *self)
+static void be_urgent(struct master *self)
 {
     self->nice = getpriority(PRIO_PROCESS, 0);
     if (!sandbox_has_capability(CAP_SYS_NICE) || setpriority(PRIO_PROCESS, 0, self->nice - NICE_STEP) < 0)
@@ -146,7 +146,7 @@ int master_run(const char *path)
     sandbox_descriptors();
     uv_loop_init(&loop);
     self.loop = &loop;
-    hurry(&self);
+    be_urgent(&self);
     watch_signals(&self);
     reload_request(&self, -1);
     uv_run(&loop, UV_RUN_DEFAULT);

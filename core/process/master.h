@@ -175,7 +175,8 @@ void child_unlink(struct child *child); /* from the master's list */
 void child_say(struct child *child, enum message_kind kind);
 void child_stop(struct child *child);
 void child_kill(struct child *child);
-void calm(const struct master *self, pid_t pid); /* from here on as urgent as everybody */
+void calm(const struct master *self, pid_t pid);  /* from here on as urgent as everybody; 0: we */
+void hurry(const struct master *self, pid_t pid); /* from here on as urgent as the master */
 void child_calm(struct child *child);
 void child_hurry(struct child *child); /* until it has caught up */
 void child_hurry_keeper(const struct child *child);

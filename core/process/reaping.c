@@ -13,7 +13,6 @@
 
 #include "base/clock.h"
 #include <signal.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
 
 #define WAIT_MS 1000u /* a worker that cannot be started leaves lanes unserved for long, and ends again and again */
@@ -60,12 +59,6 @@ static void set_reaping(struct master *self, bool reaping)
     self->reaping_due_ms = UINT64_MAX;
 }
 
-static void be_urgent(const struct master *self, bool urgent)
-{
-    if (self->nice != NICE_NO_STEP)
-        (void)setpriority(PRIO_PROCESS, 0, urgent ? self->nice - NICE_STEP : self->nice);
-}
-
 /* Somebody has ended, and nobody waits, or has done so for long enough. */
 static bool is_due(struct master *self)
 {
@@ -92,9 +85,9 @@ void reaping_tick(struct master *self)
         return;
     if (!self->reaping_waits) {
         set_reaping(self, false);
-        be_urgent(self, true);
+        hurry(self, 0);
     } else if (is_due(self)) {
-        be_urgent(self, false);
+        calm(self, 0);
         set_reaping(self, true);
     }
 }

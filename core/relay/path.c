@@ -258,15 +258,15 @@ struct path *path_adopt(struct lane *lane, struct session_row *row, struct liste
 
 int path_open(struct path *path)
 {
-    const struct hp_endpoint own = upstream_own(path->lane->relay->segment, path->row, &path->server);
+    const struct segment *segment = path->lane->relay->segment;
     int fd = lane_take_socket(path->lane, path->row), status = 0;
 
-    if (fd >= 0 && !upstream_is(fd, &own, &path->server)) {
+    if (fd >= 0 && !upstream_is(fd, segment, path->row, &path->server)) {
         close(fd);
         fd = -1;
     }
     if (fd < 0)
-        status = upstream_open(&fd, path->lane->relay->segment, path->row, &path->server);
+        status = upstream_open(&fd, segment, path->row, &path->server);
     if (status < 0)
         return status;
     status = path_attach(path, fd);

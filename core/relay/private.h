@@ -269,7 +269,8 @@ int upstream_bind(int fd, const struct hp_endpoint *own, bool transparent);
 /* Of connect: -ENXIO where the address is not here, though net.ipv4.ip_nonlocal_bind has let us bind it. */
 int upstream_connect_status(int status, const struct hp_endpoint *own);
 void upstream_prefer_lasting(int fd); /* of our IPv6 addresses, a socket that is to be connected */
-bool upstream_is(int fd, const struct hp_endpoint *own, const struct hp_endpoint *server);
+bool upstream_is(int fd, const struct segment *segment, const struct session_row *row,
+                 const struct hp_endpoint *server);
 struct hp_endpoint upstream_server(const struct segment *segment, const struct session_row *row);
 /* As whom the server sees the row: its client, or its source's address with the cell's port; without an address the
  * route chooses it. */

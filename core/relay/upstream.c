@@ -131,8 +131,9 @@ int upstream_open(int *out, const struct segment *segment, const struct session_
 }
 
 /* A socket from another process is what the row says, or it is not used. */
-bool upstream_is(int fd, const struct hp_endpoint *own, const struct hp_endpoint *server)
+bool upstream_is(int fd, const struct segment *segment, const struct session_row *row, const struct hp_endpoint *server)
 {
+    const struct hp_endpoint own = upstream_own(segment, row, server);
     struct sockaddr_storage address;
     struct hp_endpoint name, peer;
     socklen_t size = sizeof address;
@@ -144,6 +145,6 @@ bool upstream_is(int fd, const struct hp_endpoint *own, const struct hp_endpoint
     if (getpeername(fd, (struct sockaddr *)&address, &size) < 0 ||
         !endpoint_from_sockaddr(&peer, (const struct sockaddr *)&address, size))
         return false;
-    return name.port == own->port && (endpoint_is_any(own) || endpoint_same_address(&name, own)) &&
+    return name.port == own.port && (endpoint_is_any(&own) || endpoint_same_address(&name, &own)) &&
            endpoint_equal(&peer, server);
 }

@@ -70,7 +70,7 @@ static void lane_of_3(void *present, const void *old)
     [TABLE_LANES] = {256, LANE_OF_3, lane_of_3}, [TABLE_DROPS] = {64, 40, NULL}, [TABLE_SOURCES] = {0, 0, NULL},       \
     [TABLE_LOADS] = {0, 0, NULL}, [TABLE_TRACES] = {0, 0, NULL}, [TABLE_BUCKETS] = {0, 1088, bucket_of_3}
 
-/* 3: as the present one, without the index of tuple.h and one counter, in whose place there was nothing. */
+/* None had the index of tuple.h; where the newest counters are there was nothing. */
 static const struct segment_layout layouts_old[] = {
     {.number = 1, .tables = {TABLES_BEFORE_4, [TABLE_ROWS] = {0, ROW_OF_1, row_of_1}}},
     {.number = 2, .tables = {TABLES_BEFORE_4, [TABLE_ROWS] = {0, ROW_OF_2, row_of_2}}},

@@ -115,7 +115,9 @@ static void refusals_forget(struct segment *segment, uint32_t server, uint32_t p
 {
     struct source_load *loads = &segment->loads[(size_t)server * SEGMENT_SOURCES];
 
-    for (uint32_t i = 0; i < SEGMENT_SOURCES && (server_word(segment, server) >> probe & 1u) != 0; i++)
+    if ((server_word(segment, server) >> probe & 1u) == 0) /* it was up before */
+        return;
+    for (uint32_t i = 0; i < SEGMENT_SOURCES; i++)
         atomic_store_explicit(&loads[i].refusal, 0, memory_order_relaxed);
 }
 

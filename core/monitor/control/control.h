@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The control socket: one JSON line in, one JSON object out, close (trace: one a line, until its
- * reader goes). Monitor only; nothing blocks, and no client of it
- * can hold up the probes: requests are bounded, answers are written in pieces, everybody has five seconds a piece. */
+/* The control socket: one JSON line in, one JSON object out, close (trace: one a line, until its reader goes). Monitor
+ * only; nothing blocks, and no client of it can hold up the probes: requests are bounded, answers are written in
+ * pieces, everybody has five seconds a piece. */
 #ifndef MONITOR_CONTROL_CONTROL_H
 #define MONITOR_CONTROL_CONTROL_H
 

@@ -4,12 +4,8 @@
 #include "monitor/control/requests.h"
 
 #include "base/endpoint.h"
+#include "monitor/sources.h"
 #include "segment/source.h"
-
-static const char *text_of(const struct segment *segment, uint32_t source, char text[ENDPOINT_TEXT])
-{
-    return source == SOURCE_ROUTE ? "our address" : endpoint_format(&segment->sources[source].address, text);
-}
 
 /* Some service reaches the server from it, or some client still does. */
 static bool concerns(const struct topology *topology, uint32_t slot, uint32_t source)
@@ -77,7 +73,7 @@ void sources_add_notes(const struct control_sources *sources, uint32_t slot, jso
             json_array_append_new(
                 notes, json_sprintf("server %s refuses clients from %s: %u of the last %u IKE_SA_INITs were not "
                                     "answered within %u s; no new client goes there from it for %u s",
-                                    name, text_of(segment, i, text), unanswered, SOURCE_LAST, SOURCE_ANSWER_MS / 1000,
-                                    (unsigned)((left_ms + 999) / 1000)));
+                                    name, source_text(segment, i, text), unanswered, SOURCE_LAST,
+                                    SOURCE_ANSWER_MS / 1000, (unsigned)((left_ms + 999) / 1000)));
     }
 }

@@ -9,8 +9,6 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #define LOOP_STUCK_MS 5000u
 
@@ -118,23 +116,10 @@ static json_t *lanes_array(const struct segment *segment)
     return array;
 }
 
-/* Listeners are bound with IP_FREEBIND: one may wait for an address that comes later. A bind without it tells. */
+/* Listeners are bound with IP_FREEBIND: one may wait for an address that comes later. */
 static bool address_is_here(const struct hp_endpoint *endpoint)
 {
-    struct hp_endpoint any_port = *endpoint;
-    struct sockaddr_storage address;
-    socklen_t size;
-    bool here;
-    int fd;
-
-    any_port.port = 0;
-    size = endpoint_to_sockaddr(&any_port, &address);
-    fd = socket(address.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return true;
-    here = bind(fd, (const struct sockaddr *)&address, size) == 0 || (errno != EADDRNOTAVAIL && errno != ENODEV);
-    close(fd);
-    return here;
+    return endpoint_is_any(endpoint) || endpoint_look_for(endpoint) != 0;
 }
 
 static json_t *listeners_array(const struct config *config)
