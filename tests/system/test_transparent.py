@@ -110,9 +110,17 @@ class Play:
     def sessions(self):
         return self.site.daemon.cli("sessions")["sessions"]
 
+    def settle(self, spare=False):
+        """Until those before a reload have ended, a keeper is beside each, and, if asked for, a spare worker stands by."""
+        def settled():
+            daemon = self.site.daemon
+            spares = len(daemon.children("spare"))
+            return len(daemon.workers()) == self.workers and len(daemon.keepers()) == self.workers + spares and spares >= spare
+        wait_for(settled, 30, "the end of those before a reload")
+
     def kill_workers(self, keepers):
         daemon = self.site.daemon
-        wait_for(lambda: len(daemon.workers()) == self.workers, what="the end of those before a reload")
+        self.settle()
         dead = daemon.workers()
         for pid in [*(daemon.keepers() if keepers else []), *dead]:
             daemon.kill(pid)
@@ -231,7 +239,7 @@ def test_workers_have_two_capabilities_and_only_while_some_service_is_transparen
         it.reload("nat", services={name: {"listen": endpoint(it.vip, port), "source": "transparent"}
                                    for name, port in (("ike", 500), ("nat-t", 4500))})
         daemon = it.site.daemon
-        wait_for(lambda: len(daemon.children("spare")) == 1 and len(daemon.keepers()) == 3, what="the spare worker")
+        it.settle(spare=True)
         both = NET_RAW | NET_BIND_SERVICE
         assert {capabilities(pid) for pid in [*daemon.workers(), *daemon.children("spare")]} == {(both, both, 0, 0)}
         assert {capabilities(pid) for pid in [daemon.monitor(), *daemon.keepers()]} == {(0,) * 4}
@@ -239,7 +247,7 @@ def test_workers_have_two_capabilities_and_only_while_some_service_is_transparen
         assert one.connect()
         assert it.seen(one, "init") == {"vpn1": {((one.address, 500), 500)}}
         it.reload("nat")
-        wait_for(lambda: len(daemon.children("spare")) == 1 and len(daemon.keepers()) == 3, what="the spare worker")
+        it.settle(spare=True)
         assert {capabilities(pid) for pid in daemon.alive() if pid != daemon.process.pid} == {(0,) * 4}
 
 
