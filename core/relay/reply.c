@@ -89,6 +89,14 @@ static void reply_take(struct path *path, uint32_t slot)
     reply_queue(relay, path, slot);
 }
 
+/* mask: of the replies in the listener's chain, by their place in it. */
+static void replies_tell_lost(struct relay *relay, struct listener *listener, uint64_t mask)
+{
+    for (uint8_t slot = listener->reply_first; mask != 0; slot = relay->reply_next[slot], mask >>= 1)
+        if ((mask & 1u) != 0)
+            trace_loss(&(struct flow){listener, &relay->reply_path[slot]->row->client, NULL}, LOSS_dropped_send_to_client);
+}
+
 static void replies_send(struct relay *relay, struct listener *listener)
 {
     struct hp_endpoint from[BATCH_SLOTS];
@@ -110,8 +118,10 @@ static void replies_send(struct relay *relay, struct listener *listener)
         }
         runs_add(&relay->runs, &datagram);
     }
-    listener->reply_first = listener->reply_last = RELAY_NO_SLOT;
     runs_send(&relay->runs, listener->watched.fd, &result);
+    if (relay->tracing)
+        replies_tell_lost(relay, listener, result.dropped_mask);
+    listener->reply_first = listener->reply_last = RELAY_NO_SLOT;
     relay_count(relay, COUNTER_datagrams_to_clients, result.datagrams);
     relay_count(relay, COUNTER_bytes_to_clients, result.bytes);
     lane_lose(listener->lane, LOSS_dropped_send_to_client, result.dropped);

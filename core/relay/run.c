@@ -136,6 +136,12 @@ static bool send_one(int fd, const struct msghdr *header, uint32_t eaten, struct
     }
 }
 
+static void drop(struct run_result *result, uint32_t position)
+{
+    result->dropped++;
+    result->dropped_mask |= UINT64_C(1) << position;
+}
+
 /* Each datagram of a run that did not leave, on its own. The first one may already have been eaten once. */
 static void send_singly(struct runs *runs, uint32_t position, int fd, bool eaten, struct run_result *result)
 {
@@ -152,7 +158,7 @@ static void send_singly(struct runs *runs, uint32_t position, int fd, bool eaten
             result->datagrams++;
             result->bytes += header.msg_iov->iov_len;
         } else {
-            result->dropped++;
+            drop(result, run->first + i);
         }
     }
 }
@@ -170,7 +176,8 @@ static void run_failed(struct runs *runs, uint32_t position, int fd, int code, s
         clear_error(fd);
         send_singly(runs, position, fd, true, result);
     } else {
-        result->dropped += run->count;
+        for (uint32_t i = 0; i < run->count; i++)
+            drop(result, run->first + i);
     }
 }
 

@@ -41,7 +41,9 @@ struct run_datagram {
 struct run_result { /* what became of them */
     uint64_t datagrams, bytes;
     uint64_t dropped, icmp_errors, resends, gso_runs;
+    uint64_t dropped_mask; /* bit N: the datagram that was added as number N */
 };
+_Static_assert(BATCH_SLOTS <= 64, "a bit each");
 
 void runs_add(struct runs *runs, const struct run_datagram *datagram);
 /* Sends all and is empty again. An ICMP error of an earlier datagram makes the kernel refuse the next one without

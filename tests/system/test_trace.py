@@ -8,10 +8,12 @@ import subprocess
 import pytest
 from homeport import binary, cli, endpoint, wait_for
 from ike import COOKIE, Responder, message, notify, udp_socket
+from netns import ip
 from streams import is_refused
 from test_bad_start import build, by
 from test_ipv6 import ROOT_ONLY, own_site
 from test_tcp import TcpSite
+from test_transparent import play
 from trace import Trace
 
 GROUP = {"home": {"plugin": "match_across_services"}}
@@ -283,6 +285,22 @@ def test_dropped_because_its_server_is_disabled(site):
         for _ in range(4):
             client.send_esp()
         expect_losses(site, trace, "dropped_server_disabled", 4, "dropped")
+
+
+@ROOT_ONLY
+def test_answers_that_the_kernel_does_not_take_towards_the_client():
+    with play() as it:
+        it.start("nat")
+        client, other = it.client(0), it.client(1)
+        assert client.connect() and other.connect()
+        with Trace(it.site, client.address) as trace:
+            ip("route", "add", "unreachable", client.address)
+            for _ in range(3):
+                client.send_esp()
+                assert other.esp()
+            expect_losses(it.site, trace, "dropped_send_to_client", 3, "dropped")
+            ip("route", "delete", "unreachable", client.address)
+            assert client.esp()
 
 
 def test_server_that_does_not_accept_a_stream(site):

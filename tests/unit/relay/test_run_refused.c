@@ -101,6 +101,7 @@ Test(run_refused, for_want_of_room_is_dropped_and_counted_and_the_next_run_goes)
         add(&scene, "another", 4);
         send_refused(&scene, no_room[i]);
         cr_expect_eq(scene.result.dropped, 3);
+        cr_expect_eq(scene.result.dropped_mask, 0x7, "which ones");
         cr_expect_eq(scene.result.datagrams, 4);
         cr_expect_eq(scene.result.bytes, 400);
         cr_expect_eq(arrived(&scene), 4);
