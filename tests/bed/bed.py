@@ -19,7 +19,7 @@ import ike
 HERE = os.path.dirname(os.path.abspath(__file__))
 VIP, BALANCER, PROBER = "10.77.1.1", "10.77.2.1", "10.77.2.2"
 VIP6, SERVER_NETS = "fd77:1::1", {4: "10.77.2.", 6: "fd77:2::"}
-NEEDED = {"ip": "iproute2", "iptables": "iptables", "ping": "iputils-ping", "nft": "nftables",
+NEEDED = {"ip": "iproute2", "ping": "iputils-ping", "nft": "nftables",
           "conntrack": "conntrack", "tcpdump": "tcpdump", "swanctl": "strongswan-swanctl",
           "charon-systemd": "charon-systemd", "pki": "strongswan-pki"}
 PLUGINS = {"openssl": "libstrongswan-standard-plugins", "kernel-libipsec": "libcharon-extra-plugins"}

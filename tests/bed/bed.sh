@@ -32,31 +32,38 @@
 #        RETRANSMIT_TRIES, RETRANSMIT_TIMEOUT, RETRANSMIT_BASE, KEEPALIVE (of the daemons that the call starts),
 #        ROUND_TRIP (milliseconds that a client waits before it looks at what has come: as if its server were far away),
 #        DPD (after how long without a word from its server a client checks whether it lives; a server does after 30 s)
-# needs: root, iproute2, iptables, nftables, conntrack, iputils-ping, strongswan-swanctl charon-systemd strongswan-pki
+# needs: root, iproute2, nftables, conntrack, iputils-ping, strongswan-swanctl charon-systemd strongswan-pki
 #        libcharon-extra-plugins libstrongswan-standard-plugins libstrongswan-extra-plugins (ESP runs in user space:
 #        kernel-libipsec over TUN)
 set -euo pipefail
 BED=${BED:-/tmp/hp-bed}
 NS=${NS:-hp}
-given() { cat "$BED/given/$1" 2>/dev/null || echo "$2"; } # what `up` was given, else a default
-VIP=${VIP:-$(given VIP 10.77.1.1)}
-FRAGMENTATION=${FRAGMENTATION:-$(given FRAGMENTATION yes)}
-NAT=${NAT:-$(given NAT no)}
-AUTH=${AUTH:-$(given AUTH psk)}
-PKI=${PKI:-$(given PKI "$BED/pki")}
+given() { # given NAME DEFAULT: sets NAME to what `up` was given, or to the default, if the environment does not say
+  local -n value=$1
+  [[ -z ${value:-} ]] || return 0
+  value=$2
+  [[ ! -r $BED/given/$1 ]] || read -r value <"$BED/given/$1"
+}
+given VIP 10.77.1.1
+given FRAGMENTATION yes
+given NAT no
+given AUTH psk
+given PKI "$BED/pki"
 PROPOSALS_SERVER=${PROPOSALS_SERVER:-aes128-sha256-modp2048}
 PROPOSALS_CLIENT=${PROPOSALS_CLIENT:-aes128-sha256-modp2048}
 PLUGINS="random nonce openssl pem pkcs1 pkcs8 x509 pubkey constraints kdf hmac sha1 sha2 aes gcm curve25519
-  socket-default kernel-libipsec kernel-netlink vici updown"
+  socket-default kernel-libipsec kernel-netlink vici"
 PLUGINS=${PLUGINS//$'\n'/}
+
+SWANCTL_PLUGINS="random nonce openssl pem pkcs1 pkcs8 x509 pubkey" # all that are installed take ten times as long
 
 die() { echo "bed: $*" >&2; exit 1; }
 ns() { ip netns exec "$NS-$1" "${@:2}"; }
+links() { ip -n "$NS-$1" -batch -; } # links NAME: a command of ip each line
 
 space() { # space NAME: a network namespace whose addresses serve at once
   ip netns add "$NS-$1"
-  ns "$1" sh -c 'echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad'
-  ns "$1" ip link set lo up
+  ns "$1" sh -c 'echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad && exec ip link set lo up'
 }
 
 certificates() {
@@ -77,9 +84,10 @@ certificates() {
 
 # daemon NAME: strongswan.conf and a charon of its own in namespace NAME
 daemon() {
-  local name=$1 d=$BED/$1 round_trip=0
+  local name=$1 d=$BED/$1 round_trip=0 tries
   [[ $name == c* ]] && round_trip=${ROUND_TRIP:-0}
   mkdir -p "$d/swanctl/conf.d" "$d/run"
+  # shellcheck disable=SC2153  # `given` sets it
   if [[ $AUTH == cert ]]; then
     mkdir -p "$d/swanctl/x509" "$d/swanctl/x509ca" "$d/swanctl/private"
     cp "$PKI/ca.crt" "$d/swanctl/x509ca/"
@@ -111,25 +119,43 @@ charon-systemd {
     time_format = %H:%M:%S
     flush_line = yes } }
 }
-swanctl { socket = unix://$d/run/vici }
+swanctl {
+  load = $SWANCTL_PLUGINS
+  socket = unix://$d/run/vici
+}
 EOF
   ip netns exec "$NS-$name" env STRONGSWAN_CONF="$d/strongswan.conf" SWANCTL_DIR="$d/swanctl" \
     unshare -m bash -c "mount -t tmpfs tmpfs /run && exec /usr/sbin/charon-systemd" >"$d/out" 2>&1 &
   echo $! >"$d/pid"
-  for _ in $(seq 200); do
+  for ((tries = 200; tries > 0; tries--)); do
     [[ -S $d/run/vici ]] && return
     sleep 0.05
   done
   die "charon in $name did not start: see $d/out and $d/charon.log"
 }
 
+# The pid of a daemon, also of one that has ended; 1: it was never started.
+pid_of() { [[ -f $BED/$1/pid ]] && read -r pid <"$BED/$1/pid"; }
+
 running() { # running NAME: is its daemon there? (a zombie that nobody has reaped yet is not)
-  [[ -f $BED/$1/pid ]] && readlink "/proc/$(cat "$BED/$1/pid")/exe" >/dev/null
+  local pid
+  pid_of "$1" && [[ -e /proc/$pid/exe ]]
+}
+
+ended() { # ended NAME SECONDS: waits so long for its end
+  local tries
+  for ((tries = $2 * 50; tries > 0; tries--)); do
+    running "$1" || return 0
+    sleep 0.02
+  done
+  return 1
 }
 
 kill_daemon() { # kill_daemon NAME
-  kill -9 "$(cat "$BED/$1/pid")"
-  while running "$1"; do sleep 0.01; done
+  local pid
+  pid_of "$1"
+  kill -9 "$pid"
+  ended "$1" 10 || die "$1 does not end"
   rm -rf "${BED:?}/$1/run" "$BED/$1/pid"
 }
 
@@ -141,14 +167,18 @@ swan() { # swan NAME ARGS...
 server() {
   local n=$1
   space "v$n"
-  ns lb ip link add "hpv$n" type veth peer name eth0 netns "$NS-v$n"
-  ns lb ip link set "hpv$n" master servers up
-  ns "v$n" ip link set eth0 up
-  ns "v$n" ip addr add "10.77.2.$((10 + n))/24" dev eth0
-  ns "v$n" ip addr add 10.98.0.1/32 dev lo
-  ns "v$n" ip route add default via 10.77.2.1
-  ns "v$n" ip addr add "fd77:2::$((10 + n))/64" dev eth0 nodad
-  ns "v$n" ip -6 route add default via fd77:2::1
+  links lb <<EOF
+link add hpv$n type veth peer name eth0 netns $NS-v$n
+link set hpv$n master servers up
+EOF
+  links "v$n" <<EOF
+link set eth0 up
+addr add 10.77.2.$((10 + n))/24 dev eth0
+addr add 10.98.0.1/32 dev lo
+route add default via 10.77.2.1
+addr add fd77:2::$((10 + n))/64 dev eth0 nodad
+route add default via fd77:2::1
+EOF
   start_server "$n"
 }
 
@@ -176,8 +206,7 @@ connections { vpn {
   unique = never
   $auth
   children { net { local_ts = 10.98.0.1/32
-    esp_proposals = aes128gcm16
-    updown = /usr/lib/ipsec/_updown iptables } }
+    esp_proposals = aes128gcm16 } }
 } }
 pools { clients { addrs = 10.99.$n.0/24 } }
 $secret
@@ -188,29 +217,37 @@ EOF
 client_net() { # namespace of client N: 10.78.N.2 behind its own link to hp-lb
   local n=$1
   space "c$n"
-  ns lb ip link add "hpc$n" type veth peer name eth0 netns "$NS-c$n"
-  ns lb ip addr add "10.78.$n.1/24" dev "hpc$n"
-  ns lb ip link set "hpc$n" up
-  ns "c$n" ip link set eth0 up
-  ns "c$n" ip addr add "10.78.$n.2/24" dev eth0
-  ns "c$n" ip route add default via "10.78.$n.1"
-  ns lb ip addr add "fd78:$n::1/64" dev "hpc$n" nodad
-  ns "c$n" ip addr add "fd78:$n::2/64" dev eth0 nodad
-  ns "c$n" ip -6 route add default via "fd78:$n::1"
+  links lb <<EOF
+link add hpc$n type veth peer name eth0 netns $NS-c$n
+addr add 10.78.$n.1/24 dev hpc$n
+link set hpc$n up
+addr add fd78:$n::1/64 dev hpc$n nodad
+EOF
+  links "c$n" <<EOF
+link set eth0 up
+addr add 10.78.$n.2/24 dev eth0
+route add default via 10.78.$n.1
+addr add fd78:$n::2/64 dev eth0 nodad
+route add default via fd78:$n::1
+EOF
 }
 
 # A home router: every flow gets a random port of its one address; what comes for no flow is dropped without a word.
 nat() {
   space nat
-  ns lb ip link add hpnat type veth peer name eth0 netns "$NS-nat"
-  ns lb ip addr add 10.79.0.1/24 dev hpnat
-  ns lb ip link set hpnat up
-  ns nat ip link set eth0 up
-  ns nat ip addr add 10.79.0.2/24 dev eth0
-  ns nat ip route add default via 10.79.0.1
-  ns nat ip link add inside type bridge
-  ns nat ip link set inside up
-  ns nat ip addr add 10.80.0.1/16 dev inside
+  links lb <<EOF
+link add hpnat type veth peer name eth0 netns $NS-nat
+addr add 10.79.0.1/24 dev hpnat
+link set hpnat up
+EOF
+  links nat <<EOF
+link set eth0 up
+addr add 10.79.0.2/24 dev eth0
+route add default via 10.79.0.1
+link add inside type bridge
+link set inside up
+addr add 10.80.0.1/16 dev inside
+EOF
   ns nat sh -c 'echo 1 >/proc/sys/net/ipv4/ip_forward'
   ns nat nft -f - <<EOF
 table ip router {
@@ -229,11 +266,15 @@ EOF
 natted_client_net() { # namespace of client N: 10.80.0.(10+N) on the bridge of hp-nat
   local n=$1
   space "c$n"
-  ns nat ip link add "hpc$n" type veth peer name eth0 netns "$NS-c$n"
-  ns nat ip link set "hpc$n" master inside up
-  ns "c$n" ip link set eth0 up
-  ns "c$n" ip addr add "10.80.0.$((10 + n))/16" dev eth0
-  ns "c$n" ip route add default via 10.80.0.1
+  links nat <<EOF
+link add hpc$n type veth peer name eth0 netns $NS-c$n
+link set hpc$n master inside up
+EOF
+  links "c$n" <<EOF
+link set eth0 up
+addr add 10.80.0.$((10 + n))/16 dev eth0
+route add default via 10.80.0.1
+EOF
 }
 
 rebind() { # rebind N
@@ -242,7 +283,7 @@ rebind() { # rebind N
 }
 
 redial() { # redial ADDRESS: masquerade forgets every mapping with the address
-  ns nat ip -batch - <<EOF
+  links nat <<EOF
 addr flush dev eth0
 addr add $1/24 dev eth0
 route add default via 10.79.0.1
@@ -251,8 +292,8 @@ EOF
 
 move() { # move N ADDRESS: both addresses and the way out change at once, as when a network is left for another
   local n=$1 address=$2 old
-  old=$(ns "c$n" ip -o -4 addr show dev eth0 | awk '{ print $4; exit }')
-  ns "c$n" ip -batch - <<EOF
+  old=$(ip -n "$NS-c$n" -o -4 addr show dev eth0 | awk '{ print $4; exit }')
+  links "c$n" <<EOF
 addr del $old dev eth0
 addr add $address/24 dev eth0
 route add default via 10.78.$n.1
@@ -273,11 +314,13 @@ up() {
   echo "$FRAGMENTATION" >"$BED/given/FRAGMENTATION"
   [[ $AUTH == cert ]] && certificates
   space lb
-  ns lb ip link add servers type bridge
-  ns lb ip link set servers up
-  ns lb ip addr add 10.77.2.1/24 dev servers
-  ns lb ip addr add fd77:2::1/64 dev servers nodad
-  ns lb ip addr add "$VIP" dev lo
+  links lb <<EOF
+link add servers type bridge
+link set servers up
+addr add 10.77.2.1/24 dev servers
+addr add fd77:2::1/64 dev servers nodad
+addr add $VIP dev lo
+EOF
   ns lb sh -c 'echo 0 >/proc/sys/net/ipv4/ip_forward' # what passes, passes through the balancer
   for i in $(seq "$servers"); do server "$i"; done
   [[ $NAT == yes ]] && nat
@@ -321,16 +364,12 @@ EOF
 }
 
 disconnect() {
-  local d=$BED/c$1
-  [[ -f $d/pid ]] || return 0
+  local pid
+  pid_of "c$1" || return 0
   swan "c$1" --terminate --ike vpn --timeout 3 >/dev/null 2>&1 || true
-  kill "$(cat "$d/pid")" 2>/dev/null || true
-  for _ in $(seq 300); do # the next one needs its ports 500 and 4500
-    running "c$1" || break
-    sleep 0.01
-  done
-  if running "c$1"; then kill_daemon "c$1"; fi
-  rm -rf "$d"
+  kill "$pid" 2>/dev/null || true
+  ended "c$1" 3 || kill_daemon "c$1" # the next one needs its ports 500 and 4500
+  rm -rf "${BED:?}/c$1"
 }
 
 start() { # start NAME
@@ -348,19 +387,26 @@ where() {
   done
 }
 
-namespaces() { ip netns list | awk -v p="^$NS-" '$1 ~ p { print $1 }'; }
-
 down() { # whoever still runs in one of the bed's namespaces is the bed's
-  local name signal
+  local names name signal pids tries
+  mapfile -t names < <(ip netns list | awk -v p="^$NS-" '$1 ~ p { print $1 }')
   for signal in TERM KILL; do
-    for name in $(namespaces); do ip netns pids "$name" | xargs -r kill -s "$signal" 2>/dev/null || true; done
-    for _ in $(seq 20); do
-      [[ -z $(for name in $(namespaces); do ip netns pids "$name"; done) ]] && break
-      sleep 0.05
+    mapfile -t pids < <(for name in "${names[@]}"; do ip netns pids "$name"; done)
+    ((${#pids[@]})) || break
+    kill -s "$signal" "${pids[@]}" 2>/dev/null || true
+    for ((tries = 50; tries > 0; tries--)); do
+      any_of "${pids[@]}" || break
+      sleep 0.02
     done
   done
-  for name in $(namespaces); do ip netns del "$name"; done
+  for name in "${names[@]}"; do ip netns del "$name"; done
   rm -rf "${BED:?}"
+}
+
+any_of() { # any_of PID...: does one of them still run?
+  local pid
+  for pid; do [[ ! -e /proc/$pid/exe ]] || return 0; done
+  return 1
 }
 
 case ${1:-} in

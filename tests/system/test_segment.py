@@ -49,7 +49,8 @@ def test_other_capacities_move_nobody(site, affinity, sessions):
     for client, home in zip(clients, homes):
         assert client.informational() and site.servers_of(client, "informational") == [home]
     assert cells(site) == before
-    assert sorted(os.listdir(os.path.join(site.folder, "state"))) == ["control.sock", "master.lock", "process-1.sock", "process-2.sock", "process-3.sock", "segment"]
+    left = {name for name in os.listdir(os.path.join(site.folder, "state")) if not name.startswith("process-")}
+    assert left == {"control.sock", "master.lock", "segment"}
     assert connected(site, 2)
 
 
