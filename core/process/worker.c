@@ -198,6 +198,7 @@ int worker_main(char **argv)
     } else {
         self.role.on_second = on_second;
         self.role.on_next_master = on_next_master;
+        relay_reserve(self.relay, self.role.config->workers);
         if (strcmp(argv[3], ROLE_SPARE) == 0)
             relay_warm(self.relay, self.role.config->workers);
         role_run(&self.role);

@@ -28,7 +28,9 @@ void relay_close(struct relay *relay, void (*done)(void *arg), void *arg);
  * lane is taken. */
 int relay_add_listener(struct relay *relay, uint32_t listener, uint32_t lane, int fd, struct error *error);
 
-/* For a worker that waits for others to die, one of so many: touches what a hand-over of its share of the present
+/* For one of so many workers, before lanes come: makes room for them in the process's heap, in huge pages. */
+void relay_reserve(const struct relay *relay, uint32_t workers);
+/* For a worker that waits for others to die: touches what a hand-over of its share of the present
  * sessions will need, so that it does not wait for page faults then. */
 void relay_warm(struct relay *relay, uint32_t workers);
 

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a process touches first costs it a page fault each, and behind a death thousands of them stand between a client
- * and its server: a spare worker has them behind it. The heap keeps what is freed here, so that the lanes to come are
- * made of it. Nothing fails: what could not be touched is touched later. */
+/* What a process touches first costs it a page fault each, and in a hand-over thousands of them stand between a client
+ * and its server. So a worker's heap lies in huge pages where the kernel has them to give, a fault for 2 MiB: with
+ * 50,000 flows that is a fifth of what a reload costs (docs/performance.md). A spare worker has its faults behind it
+ * before anybody dies. The heap keeps what is freed, so that the lanes to come are made of it. Nothing fails: without
+ * huge pages it is small ones, and what could not be touched is touched later. */
 #include "relay/private.h"
 
 #include <malloc.h>
@@ -13,7 +15,9 @@
 #define CHUNK 16u      /* of the heap's own, for each allocation */
 #define DATAGRAM 2048u /* most are not longer */
 #define PIECE (1u << 20)
-#define SLACK (1u << 20)          /* beyond what lanes need */
+#define SLACK (1u << 20) /* beyond what lanes need */
+#define HUGE_PAGE (2u << 20)
+#define TOP_PAD (128u << 10)      /* glibc's own */
 #define HEAP_ALL (INT32_MAX / 64) /* any table of a lane comes from the heap, as none is mapped for itself */
 
 /* Reading them is enough: a page of a shared file is then there for writing as well. */
@@ -64,18 +68,39 @@ static void batch_warm(const struct batch *batch)
         populate(batch_data(batch, slot), DATAGRAM);
 }
 
-void relay_warm(struct relay *relay, uint32_t workers)
+/* Of its share of the lanes: lane_prepare, the lists of rows in lane_hold, and so many paths. */
+static size_t heap_size(const struct segment *segment, uint32_t workers, size_t paths)
 {
-    const struct segment *segment = relay->segment;
-    size_t lanes = (segment->lane_count + workers - 1) / workers, live = count_live(segment) / workers + 1;
-    /* lane_prepare, and the lists of rows in lane_hold */
+    size_t lanes = (segment->lane_count + workers - 1) / workers;
     size_t row = sizeof(struct path *) + 2 * sizeof(uint32_t) + sizeof(int) + 4 * sizeof(struct flow_place) +
                  2 * sizeof(struct session_row *);
-    size_t size = live * (sizeof(struct path) + CHUNK) + lanes * segment->rows_per_lane * row + SLACK;
 
+    return paths * (sizeof(struct path) + CHUNK) + lanes * segment->rows_per_lane * row + SLACK;
+}
+
+void relay_reserve(const struct relay *relay, uint32_t workers)
+{
+    const struct segment *segment = relay->segment;
+    size_t rows = (size_t)segment->rows_per_lane * segment->lane_count / workers;
+    size_t size = heap_size(segment, workers, rows) + HUGE_PAGE;
+    uintptr_t mask = HUGE_PAGE - 1, from = ((uintptr_t)sbrk(0) + mask) & ~mask, to;
+
+    if (size > INT32_MAX / 2)
+        return;
     (void)mallopt(M_MMAP_THRESHOLD, HEAP_ALL);
-    (void)mallopt(M_TRIM_THRESHOLD, (int)(size < INT32_MAX - SLACK ? size + SLACK : INT32_MAX));
-    heap_grow(size);
+    (void)mallopt(M_TRIM_THRESHOLD, INT32_MAX);
+    (void)mallopt(M_TOP_PAD, (int)size);
+    void *volatile piece = malloc(PIECE); /* the heap ends behind its pad now; else the compiler would leave it out */
+    free(piece);
+    (void)mallopt(M_TOP_PAD, TOP_PAD);
+    to = (uintptr_t)sbrk(0) & ~mask;
+    if (to > from)
+        (void)madvise((void *)from, to - from, MADV_HUGEPAGE);
+}
+
+void relay_warm(struct relay *relay, uint32_t workers)
+{
+    heap_grow(heap_size(relay->segment, workers, count_live(relay->segment) / workers + 1));
     populate(relay, sizeof *relay);
     batch_warm(&relay->arrivals);
     batch_warm(&relay->replies);
