@@ -152,7 +152,10 @@ static bool parcel_fill(const struct transfer *transfer, struct stream_place *pl
         break;
     }
     parcel->count = 0;
-    parcel->message = (struct socket_message){.kind = SOCKET_MESSAGE_DONE, .lane = lane->number};
+    parcel->message = (struct socket_message){.kind = SOCKET_MESSAGE_DONE,
+                                              .lane = lane->number,
+                                              .count = 1,
+                                              .rows = {lane->incoming == NULL || lane->looked_at}};
     return true;
 }
 
@@ -240,7 +243,7 @@ int relay_give(struct relay *relay, uint32_t number, int peer, void (*given)(voi
     transfer->done = given;
     transfer->arg = arg;
     read_retired(lane);
-    lane_quiet(lane);
+    relay_look_away(lane);
     lane->state = LANE_GIVING;
     uv_poll_start(&transfer->poll, UV_WRITABLE, on_room);
     return 0;
@@ -277,6 +280,8 @@ static int take_one(struct transfer *transfer)
     } else if (valid && message.kind == SOCKET_MESSAGE_REST) {
         stream_rest_comes(lane, &message, data, size);
     }
+    if (valid && message.kind == SOCKET_MESSAGE_DONE)
+        lane->looked_at = message.count == 1 && message.rows[0] == 1;
     descriptors_keep(lane, valid ? &message : NULL, descriptors, count);
     if (status == -EPIPE || status == -EAGAIN)
         return status;

@@ -13,7 +13,7 @@
  *        worker to stop                    -> the channel's end: it ends
  *        the taker dies                    -> that lane's sockets are closed
  *        too many descriptors on their way -> a look each millisecond
- * The taker believes nothing: it looks at each socket (upstream_is). */
+ * The taker believes nothing: it looks at each socket (upstream_leads_to, upstream_comes_from). */
 #include "relay/keeper.h"
 
 #include "relay/socket_message.h"

@@ -35,7 +35,7 @@ struct lane *lane_find(struct relay *relay, uint32_t number)
     lane = calloc(1, sizeof *lane);
     if (lane == NULL)
         return NULL;
-    *lane = (struct lane){.watched = {.kind = WATCHED_LANE, .fd = -1},
+    *lane = (struct lane){.epoll = -1,
                           .relay = relay,
                           .number = number,
                           .rows = session_partition(relay->segment, number),
@@ -90,12 +90,12 @@ static void incoming_free(struct lane *lane)
 /* What it watches is watched no more, all at once. */
 static void epoll_close(struct lane *lane)
 {
-    if (lane->watched.fd < 0)
+    if (lane->epoll < 0)
         return;
-    lane_quiet(lane);
+    relay_look_away(lane);
     keeper_note_epoll(lane->relay->keeper, lane->number, -1);
-    close(lane->watched.fd);
-    lane->watched.fd = -1;
+    close(lane->epoll);
+    lane->epoll = -1;
 }
 
 static void lane_release(struct lane *lane)
@@ -103,7 +103,7 @@ static void lane_release(struct lane *lane)
     epoll_close(lane);
     incoming_free(lane);
     streams_forget(lane);
-    lane->adopted = lane->frozen = lane->from_route = lane->from_address = false;
+    lane->adopted = lane->frozen = lane->looked_at = lane->from_route = lane->from_address = false;
     free(lane->reopen);
     free(lane->free_rows);
     free(lane->paths);
@@ -131,13 +131,13 @@ int lane_prepare(struct lane *lane, struct error *error)
     for (uint32_t i = 0; i < lane->row_count; i++)
         lane->incoming[i] = -1;
     lane->free_listed = false;
-    lane->watched.fd = epoll_create1(EPOLL_CLOEXEC);
-    if (lane->watched.fd < 0) {
+    lane->epoll = epoll_create1(EPOLL_CLOEXEC);
+    if (lane->epoll < 0) {
         int code = -errno;
         lane_release(lane);
         return error_set(error, code, "lane %u: cannot watch sockets: %s", lane->number, strerror(-code));
     }
-    keeper_note_epoll(lane->relay->keeper, lane->number, lane->watched.fd);
+    keeper_note_epoll(lane->relay->keeper, lane->number, lane->epoll);
     lane->index.key_of = index_key_of;
     lane->index.arg = lane;
     return 0;
@@ -284,8 +284,8 @@ static int listeners_watch(struct lane *lane)
     int status = 0;
 
     for (struct listener *listener = lane->listeners; listener != NULL && status == 0; listener = listener->next)
-        status = relay_watch(lane->watched.fd, &listener->watched);
-    return status == 0 ? relay_watch(lane->relay->epoll, &lane->watched) : status;
+        status = relay_watch(lane->epoll, &listener->watched);
+    return status == 0 ? relay_look_at(lane) : status;
 }
 
 void lane_adopt(struct lane *lane)
@@ -310,6 +310,7 @@ void lane_adopt(struct lane *lane)
 void lane_hold(struct lane *lane)
 {
     struct relay *relay = lane->relay;
+    int status;
 
     lane_adopt(lane);
     incoming_close(lane, false);
@@ -319,8 +320,9 @@ void lane_hold(struct lane *lane)
     lane->reopen_next = 0;
     lane->reopen_count = lane->row_count;
     lane->state = LANE_HELD;
-    if (listeners_watch(lane) < 0)
-        log_write(relay->log, LOG_ERROR, "lane %u: a listener cannot be watched: %s", lane->number, strerror(errno));
+    status = listeners_watch(lane);
+    if (status < 0)
+        log_write(relay->log, LOG_ERROR, "lane %u: a listener cannot be watched: %s", lane->number, strerror(-status));
     lane->rekey_next = 0;
     relay_catch_up(relay);
 }
@@ -434,11 +436,6 @@ static void paths_forget(struct lane *lane)
     if (descriptors != NULL)
         close_all(descriptors, count);
     free(descriptors);
-}
-
-void lane_quiet(struct lane *lane)
-{
-    relay_unwatch(lane->relay->epoll, &lane->watched);
 }
 
 void lane_let_go(struct lane *lane)

@@ -92,7 +92,7 @@ static int cell_open_anywhere(const struct flow *flow, const struct decision *de
 struct path *path_make(struct lane *lane, struct session_row *row, struct listener *listener,
                        const struct hp_endpoint *server)
 {
-    struct path *path = calloc(1, sizeof *path);
+    struct path *path = malloc(sizeof *path);
 
     if (path == NULL)
         return NULL;
@@ -133,7 +133,7 @@ static int path_attach(struct path *path, int fd)
     int status;
 
     path->watched.fd = fd;
-    status = relay_watch(path->lane->watched.fd, &path->watched);
+    status = relay_watch(path->lane->epoll, &path->watched);
     if (status < 0)
         path->watched.fd = -1;
     else
@@ -261,7 +261,8 @@ int path_open(struct path *path)
     const struct segment *segment = path->lane->relay->segment;
     int fd = lane_take_socket(path->lane, path->row), status = 0;
 
-    if (fd >= 0 && !upstream_is(fd, segment, path->row, &path->server)) {
+    if (fd >= 0 && (!upstream_leads_to(fd, &path->server) ||
+                    (!path->lane->looked_at && !upstream_comes_from(fd, segment, path->row, &path->server)))) {
         close(fd);
         fd = -1;
     }
@@ -290,7 +291,7 @@ static void path_close(struct path *path)
 
     if (path->stream != NULL)
         stream_close(path->stream);
-    relay_unwatch(path->lane->watched.fd, &path->watched);
+    relay_unwatch(path->lane->epoll, &path->watched);
     fd = path_forget(path);
     if (fd >= 0)
         close(fd);

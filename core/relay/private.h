@@ -40,7 +40,7 @@ struct service { /* a service of the configuration, by its position there */
     uint64_t settings; /* decider_settings */
 };
 
-enum watched_kind { WATCHED_LISTENER, WATCHED_PATH, WATCHED_LANE, WATCHED_ACCEPTOR, WATCHED_STREAM };
+enum watched_kind { WATCHED_LISTENER, WATCHED_PATH, WATCHED_ACCEPTOR, WATCHED_STREAM };
 struct watched { /* first member of what epoll watches */
     enum watched_kind kind;
     int fd;  /* -1: closed; an event that is still in hand is for nobody */
@@ -95,7 +95,8 @@ struct cells { /* free source ports of one lane from one source towards one addr
 };
 
 struct lane {
-    struct watched watched; /* its epoll instance, in the relay's; fd -1: the lane is neither held nor being taken */
+    int epoll;         /* -1: the lane is neither held nor being taken */
+    struct look *look; /* the loop's, at it; NULL: nothing of the lane is read */
     struct relay *relay;
     uint32_t number;
     enum lane_state state;
@@ -112,6 +113,7 @@ struct lane {
     struct cells *cells;
     struct stream **coming; /* by row: streams from the last holder that are not adopted yet; NULL: none */
     int *incoming;          /* by row: sockets from the last holder that are not used yet, else -1; NULL: none */
+    bool looked_at;         /* by the last holder: each comes from where its row says */
     /* Rows whose socket is still closed, most recently used first; NULL: not listed yet, or no memory. */
     uint32_t *reopen;
     uint32_t reopen_next, reopen_count;
@@ -150,8 +152,6 @@ struct relay {
     struct lane *lanes;
     uint8_t secret[16]; /* of the flow indices */
     uint64_t now_ms;    /* read once per wake-up */
-    int epoll;
-    uv_poll_t ready;
     uv_timer_t tick;
     uv_idle_t catching_up;
     bool first_things_first; /* what has waited in the listeners, before it catches up */
@@ -223,6 +223,8 @@ void relay_wake(struct relay *relay); /* reads the clock; at the start of every 
 void relay_rest(struct relay *relay); /* frees what was buried; at the end of every callback */
 int relay_watch(int epoll, struct watched *watched);
 void relay_unwatch(int epoll, struct watched *watched); /* the descriptor stays open */
+int relay_look_at(struct lane *lane);                   /* what it watches is read from now on */
+void relay_look_away(struct lane *lane);                /* nothing of it is read any more */
 void relay_let_go(struct relay *relay);                 /* one handle less */
 void relay_catch_up(struct relay *relay);               /* a lane has rows to be keyed anew, or sockets to be opened */
 
@@ -236,7 +238,6 @@ int lane_prepare(struct lane *lane, struct error *error);     /* memory for hold
 void lane_adopt(struct lane *lane);  /* becomes the holder and rebuilds from the rows: nobody writes them any more */
 void lane_hold(struct lane *lane);   /* the same, unless that is done, and serves */
 void lane_let_go(struct lane *lane); /* says that it is not the holder any more */
-void lane_quiet(struct lane *lane);  /* nothing of it is read any more */
 void lane_forget(struct lane *lane); /* closes its descriptors, frees its memory; no session ends */
 void lane_free(struct lane *lane);
 struct listener *lane_listener(const struct lane *lane, const struct session_row *row);
@@ -269,8 +270,10 @@ int upstream_bind(int fd, const struct hp_endpoint *own, bool transparent);
 /* Of connect: -ENXIO where the address is not here, though net.ipv4.ip_nonlocal_bind has let us bind it. */
 int upstream_connect_status(int status, const struct hp_endpoint *own);
 void upstream_prefer_lasting(int fd); /* of our IPv6 addresses, a socket that is to be connected */
-bool upstream_is(int fd, const struct segment *segment, const struct session_row *row,
-                 const struct hp_endpoint *server);
+/* Of a socket from another process: is it what the row says? The server of its number may have another address now. */
+bool upstream_leads_to(int fd, const struct hp_endpoint *server);
+bool upstream_comes_from(int fd, const struct segment *segment, const struct session_row *row,
+                         const struct hp_endpoint *server);
 struct hp_endpoint upstream_server(const struct segment *segment, const struct session_row *row);
 /* As whom the server sees the row: its client, or its source's address with the cell's port; without an address the
  * route chooses it. */

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The relay as a whole: what the loop watches, and who is called.
  *
- * A turn: the loop finds our epoll instance readable, up to READY events of each lane are served (a listener reads its
- * vector, a session's socket its replies, a stream's what it holds), then the replies that have been collected leave.
+ * A turn: the loop finds the lanes' epoll instances readable (nothing stands between: each instance more is a call more
+ * for each datagram that comes alone), up to READY events of each are served (a listener reads its vector, a session's
+ * socket its replies, a stream's what it holds), then the replies that have been collected leave.
  * Forty times a second a slice of the rows is swept. Behind a hand-over an idle handle asks for the sessions' keys,
  * then it takes the sockets that came for them, or opens those that did not, some a turn. What ends during a turn is
  * buried first and freed at its end: an event in hand may still name it. */
@@ -56,7 +57,7 @@ void relay_unwatch(int epoll, struct watched *watched)
 static void lane_serve(const struct lane *lane)
 {
     struct epoll_event ready[READY];
-    int count = epoll_wait(lane->watched.fd, ready, READY, 0);
+    int count = epoll_wait(lane->epoll, ready, READY, 0);
 
     for (int i = 0; i < count; i++) {
         struct watched *watched = ready[i].data.ptr;
@@ -75,25 +76,60 @@ static void lane_serve(const struct lane *lane)
         case WATCHED_STREAM:
             stream_event((struct stream_side *)(void *)watched, ready[i].events);
             break;
-        case WATCHED_LANE: /* is in no lane */
-            break;
         }
     }
 }
 
+struct look { /* at a lane's epoll instance; outlives the lane by as long as the loop has it */
+    uv_poll_t poll;
+    struct relay *relay;
+    struct lane *lane;
+};
+
 static void on_ready(uv_poll_t *poll, int status, int events)
 {
-    struct relay *relay = poll->data;
-    struct epoll_event ready[SEGMENT_LANES];
-    int count = epoll_wait(relay->epoll, ready, SEGMENT_LANES, 0);
+    const struct look *look = poll->data;
+    struct relay *relay = look->relay;
 
     (void)status;
     (void)events;
     relay_wake(relay);
-    for (int i = 0; i < count; i++)
-        lane_serve(ready[i].data.ptr);
+    lane_serve(look->lane);
     reply_flush(relay);
     relay_rest(relay);
+}
+
+static void on_look_closed(uv_handle_t *handle)
+{
+    struct look *look = handle->data;
+    struct relay *relay = look->relay;
+
+    free(look);
+    relay_let_go(relay);
+}
+
+int relay_look_at(struct lane *lane)
+{
+    struct look *look = malloc(sizeof *look);
+    int status = look == NULL ? -ENOMEM : uv_poll_init(lane->relay->loop, &look->poll, lane->epoll);
+
+    if (status < 0) {
+        free(look);
+        return status;
+    }
+    look->poll.data = look;
+    look->relay = lane->relay;
+    look->lane = lane;
+    lane->look = look;
+    lane->relay->handles++;
+    return uv_poll_start(&look->poll, UV_READABLE, on_ready);
+}
+
+void relay_look_away(struct lane *lane)
+{
+    if (lane->look != NULL)
+        uv_close((uv_handle_t *)&lane->look->poll, on_look_closed);
+    lane->look = NULL;
 }
 
 /* One lane a turn, so that what comes for the others is read between. */
@@ -188,8 +224,6 @@ static void relay_free(struct relay *relay)
     free(relay->services);
     if (relay->spare >= 0)
         close(relay->spare);
-    if (relay->epoll >= 0)
-        close(relay->epoll);
     free(relay);
 }
 
@@ -204,13 +238,9 @@ static int relay_prepare(struct relay *relay, struct error *error)
         return status;
     if (services_make(relay) < 0)
         return error_set(error, -ENOMEM, "no memory for the services of the relay");
-    relay->epoll = epoll_create1(EPOLL_CLOEXEC);
-    if (relay->epoll < 0)
-        return error_set(error, -errno, "cannot watch sockets: %s", strerror(errno));
     relay->spare = stream_spare(relay);
     relay->stream_limit = stream_limit();
-    status = uv_poll_init(relay->loop, &relay->ready, relay->epoll);
-    return status < 0 ? error_set(error, status, "cannot watch sockets: %s", uv_strerror(status)) : 0;
+    return 0;
 }
 
 int relay_open(struct relay **out, uv_loop_t *loop, const struct config *config, struct topology *topology,
@@ -231,7 +261,7 @@ int relay_open(struct relay **out, uv_loop_t *loop, const struct config *config,
     relay->slot = &segment->processes[self % SEGMENT_PROCESSES];
     relay->self = self;
     relay->log = log;
-    relay->epoll = relay->spare = -1;
+    relay->spare = -1;
     hash_random(relay->secret, sizeof relay->secret);
     status = relay_prepare(relay, error);
     if (status < 0) {
@@ -240,10 +270,9 @@ int relay_open(struct relay **out, uv_loop_t *loop, const struct config *config,
     }
     uv_timer_init(loop, &relay->tick);
     uv_idle_init(loop, &relay->catching_up);
-    relay->handles = 3;
-    relay->ready.data = relay->tick.data = relay->catching_up.data = relay;
+    relay->handles = 2;
+    relay->tick.data = relay->catching_up.data = relay;
     relay_wake(relay);
-    uv_poll_start(&relay->ready, UV_READABLE, on_ready);
     uv_timer_start(&relay->tick, on_tick, RELAY_TICK_MS, RELAY_TICK_MS);
     *out = relay;
     return 0;
@@ -284,7 +313,6 @@ void relay_close(struct relay *relay, void (*done)(void *arg), void *arg)
         relay->lanes = next;
     }
     relay_rest(relay);
-    uv_close((uv_handle_t *)&relay->ready, on_handle_closed);
     uv_close((uv_handle_t *)&relay->tick, on_handle_closed);
     uv_close((uv_handle_t *)&relay->catching_up, on_handle_closed);
 }

@@ -94,7 +94,8 @@ static void replies_tell_lost(struct relay *relay, struct listener *listener, ui
 {
     for (uint8_t slot = listener->reply_first; mask != 0; slot = relay->reply_next[slot], mask >>= 1)
         if ((mask & 1u) != 0)
-            trace_loss(&(struct flow){listener, &relay->reply_path[slot]->row->client, NULL}, LOSS_dropped_send_to_client);
+            trace_loss(&(struct flow){listener, &relay->reply_path[slot]->row->client, NULL},
+                       LOSS_dropped_send_to_client);
 }
 
 static void replies_send(struct relay *relay, struct listener *listener)

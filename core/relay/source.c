@@ -118,7 +118,7 @@ void source_dropped(struct path *path)
         source_is_absent(relay, source);
     }
     keeper_note(relay->keeper, path->row, -1);
-    relay_unwatch(path->lane->watched.fd, &path->watched);
+    relay_unwatch(path->lane->epoll, &path->watched);
     close(path->watched.fd);
     path->watched.fd = -1;
 }

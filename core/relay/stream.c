@@ -59,7 +59,7 @@ static int side_watch(int epoll, struct stream_side *side, uint32_t events)
 
 int stream_watch(struct stream *stream)
 {
-    int epoll = stream->path->lane->watched.fd, status;
+    int epoll = stream->path->lane->epoll, status;
     bool connecting = stream->connect_ms != 0;
 
     status = side_watch(epoll, &stream->client, connecting ? 0 : events_of(&stream->to_server, &stream->to_client));
@@ -84,8 +84,8 @@ static void side_close(struct stream_side *side, bool clean)
 
 void stream_close(struct stream *stream)
 {
-    relay_unwatch(stream->path->lane->watched.fd, &stream->client.watched);
-    relay_unwatch(stream->path->lane->watched.fd, &stream->server.watched);
+    relay_unwatch(stream->path->lane->epoll, &stream->client.watched);
+    relay_unwatch(stream->path->lane->epoll, &stream->server.watched);
     side_close(&stream->client, stream->clean);
     side_close(&stream->server, stream->clean);
 }
@@ -114,7 +114,7 @@ static void connect_failed(struct stream *stream)
     bool more = stream_next_server(&start);
 
     memcpy(local.address, path->row->local, sizeof local.address);
-    relay_unwatch(path->lane->watched.fd, &stream->client.watched);
+    relay_unwatch(path->lane->epoll, &stream->client.watched);
     stream->client.watched.fd = -1;
     path_end(path, more ? NULL : "its server does not accept");
     if (more) {
@@ -229,7 +229,7 @@ void stream_event(struct stream_side *side, uint32_t events)
         return;
     }
     if ((events & EPOLLHUP) != 0 && events_of(from, to) == 0) {
-        relay_unwatch(stream->path->lane->watched.fd, &side->watched);
+        relay_unwatch(stream->path->lane->epoll, &side->watched);
         side->hung_up = true;
     }
     if (stream_watch(stream) < 0)

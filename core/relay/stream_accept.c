@@ -30,7 +30,7 @@
 /* Descriptors that are no file's: nothing to open where nothing may be opened. */
 int stream_spare(const struct relay *relay)
 {
-    return fcntl(relay->epoll, F_DUPFD_CLOEXEC, 0);
+    return fcntl(uv_backend_fd(relay->loop), F_DUPFD_CLOEXEC, 0);
 }
 
 /* A lane that is given, and one that is taken, need some more: a worker whose clients have taken all would lose every
@@ -175,8 +175,8 @@ static int begin_in(const struct stream_start *start, struct session_row *row)
 
 fail:
     if (stream != NULL) {
-        relay_unwatch(lane->watched.fd, &stream->client.watched);
-        relay_unwatch(lane->watched.fd, &stream->server.watched);
+        relay_unwatch(lane->epoll, &stream->client.watched);
+        relay_unwatch(lane->epoll, &stream->server.watched);
         stream->client.watched.fd = stream->server.watched.fd = -1;
     }
     if (path != NULL)
@@ -353,7 +353,7 @@ bool stream_accept(struct listener *listener)
         else if (fd == -EAGAIN)
             return false;
         else if (!is_the_connections(fd) && !refuse_one(relay, listener)) {
-            relay_unwatch(listener->lane->watched.fd, &listener->watched);
+            relay_unwatch(listener->lane->epoll, &listener->watched);
             return false;
         }
     }
@@ -366,5 +366,5 @@ void stream_accept_again(struct lane *lane)
         lane->relay->spare = stream_spare(lane->relay);
     for (struct listener *listener = lane->listeners; listener != NULL; listener = listener->next)
         if (listener->watched.kind == WATCHED_ACCEPTOR && !listener->watched.on)
-            (void)relay_watch(lane->watched.fd, &listener->watched);
+            (void)relay_watch(lane->epoll, &listener->watched);
 }

@@ -130,21 +130,30 @@ int upstream_open(int *out, const struct segment *segment, const struct session_
     return 0;
 }
 
-/* A socket from another process is what the row says, or it is not used. */
-bool upstream_is(int fd, const struct segment *segment, const struct session_row *row, const struct hp_endpoint *server)
+typedef int name_of(int fd, struct sockaddr *address, socklen_t *size);
+
+static bool name_read(int fd, name_of *of, struct hp_endpoint *name)
 {
-    const struct hp_endpoint own = upstream_own(segment, row, server);
     struct sockaddr_storage address;
-    struct hp_endpoint name, peer;
     socklen_t size = sizeof address;
 
-    if (getsockname(fd, (struct sockaddr *)&address, &size) < 0 ||
-        !endpoint_from_sockaddr(&name, (const struct sockaddr *)&address, size))
-        return false;
-    size = sizeof address;
-    if (getpeername(fd, (struct sockaddr *)&address, &size) < 0 ||
-        !endpoint_from_sockaddr(&peer, (const struct sockaddr *)&address, size))
-        return false;
-    return name.port == own.port && (endpoint_is_any(&own) || endpoint_same_address(&name, &own)) &&
-           endpoint_equal(&peer, server);
+    return of(fd, (struct sockaddr *)&address, &size) == 0 &&
+           endpoint_from_sockaddr(name, (const struct sockaddr *)&address, size);
+}
+
+bool upstream_leads_to(int fd, const struct hp_endpoint *server)
+{
+    struct hp_endpoint peer;
+
+    return name_read(fd, getpeername, &peer) && endpoint_equal(&peer, server);
+}
+
+bool upstream_comes_from(int fd, const struct segment *segment, const struct session_row *row,
+                         const struct hp_endpoint *server)
+{
+    const struct hp_endpoint own = upstream_own(segment, row, server);
+    struct hp_endpoint name;
+
+    return name_read(fd, getsockname, &name) && name.port == own.port &&
+           (endpoint_is_any(&own) || endpoint_same_address(&name, &own));
 }

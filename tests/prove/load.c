@@ -14,7 +14,7 @@
 #include <time.h>
 
 #define CONNECTED 3u /* step of a client that is through */
-#define TURN_NS 400000
+#define TURN_NS 1000000
 #define LATE_NS 200000000.0
 #define SCANS 512u /* turns that looking at all clients takes */
 
