@@ -8,17 +8,14 @@
 
 #include <malloc.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define CHUNK 16u      /* of the heap's own, for each allocation */
-#define DATAGRAM 2048u /* most are not longer */
-#define PIECE (1u << 20)
+#define CHUNK 16u        /* of the heap's own, for each allocation */
+#define DATAGRAM 2048u   /* most are not longer */
 #define SLACK (1u << 20) /* beyond what lanes need */
+#define PAGE 4096u
 #define HUGE_PAGE (2u << 20)
-#define TOP_PAD (128u << 10)      /* glibc's own */
-#define HEAP_ALL (INT32_MAX / 64) /* any table of a lane comes from the heap, as none is mapped for itself */
 
 /* Reading them is enough: a page of a shared file is then there for writing as well. */
 static uint32_t count_live(const struct segment *segment)
@@ -34,32 +31,20 @@ static uint32_t count_live(const struct segment *segment)
     return live;
 }
 
-/* In pieces: what is larger than HEAP_ALL would be mapped for itself, and go with free(). */
-static void heap_grow(size_t size)
-{
-    void *last = NULL;
-
-    for (size_t got = 0; got < size; got += PIECE) {
-        void **piece = malloc(PIECE);
-
-        if (piece == NULL)
-            break;
-        memset(piece, 0, PIECE);
-        *piece = last;
-        last = piece;
-    }
-    while (last != NULL) {
-        void *next = *(void **)last;
-        free(last);
-        last = next;
-    }
-}
-
 static void populate(const void *from, size_t size)
 {
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), first = (uintptr_t)from & ~(page - 1);
 
     (void)madvise((void *)first, (uintptr_t)from + size - first, MADV_POPULATE_WRITE); /* Linux 5.14 */
+}
+
+static void heap_warm(size_t size)
+{
+    void *all = malloc(size);
+
+    if (all != NULL)
+        populate(all, size);
+    free(all);
 }
 
 static void batch_warm(const struct batch *batch)
@@ -83,16 +68,17 @@ void relay_reserve(const struct relay *relay, uint32_t workers)
     const struct segment *segment = relay->segment;
     size_t rows = (size_t)segment->rows_per_lane * segment->lane_count / workers;
     size_t size = heap_size(segment, workers, rows) + HUGE_PAGE;
-    uintptr_t mask = HUGE_PAGE - 1, from = ((uintptr_t)sbrk(0) + mask) & ~mask, to;
+    uintptr_t mask = HUGE_PAGE - 1, from, to;
 
-    if (size > INT32_MAX / 2)
+    /* The heap goes on behind a gap, where a huge page begins (else it is chance how many it takes), but for a small
+     * one before it: what the heap notes there makes the next one none that nobody has touched. */
+    if (size > INT32_MAX / 2 || sbrk((intptr_t)((-(uintptr_t)sbrk(0) - PAGE) & mask)) == (void *)-1)
         return;
-    (void)mallopt(M_MMAP_THRESHOLD, HEAP_ALL);
+    from = (uintptr_t)sbrk(0) + PAGE;
+    (void)mallopt(M_MMAP_MAX, 0); /* any table of a lane comes from the heap, as none is mapped for itself */
     (void)mallopt(M_TRIM_THRESHOLD, INT32_MAX);
-    (void)mallopt(M_TOP_PAD, (int)size);
-    void *volatile piece = malloc(PIECE); /* the heap ends behind its pad now; else the compiler would leave it out */
-    free(piece);
-    (void)mallopt(M_TOP_PAD, TOP_PAD);
+    void *volatile all = malloc(size); /* else the compiler would leave it out */
+    free(all);
     to = (uintptr_t)sbrk(0) & ~mask;
     if (to > from)
         (void)madvise((void *)from, to - from, MADV_HUGEPAGE);
@@ -100,7 +86,7 @@ void relay_reserve(const struct relay *relay, uint32_t workers)
 
 void relay_warm(struct relay *relay, uint32_t workers)
 {
-    heap_grow(heap_size(relay->segment, workers, count_live(relay->segment) / workers + 1));
+    heap_warm(heap_size(relay->segment, workers, count_live(relay->segment) / workers + 1));
     populate(relay, sizeof *relay);
     batch_warm(&relay->arrivals);
     batch_warm(&relay->replies);
