@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Happy path: a timer begins a round every second. The round walks all session rows and counts sessions and clients by
- * server and by service, and how many sessions watch each record; then it walks all records and deletes those that
- * expired and that nobody watches; then it publishes the numbers and raises the header's recount, at which workers
- * forget what they had added by themselves.
+/* Happy path: a timer begins a round every second, the first a second after the start: what the last monitor counted
+ * stands in the segment, and in a reload there is enough to do. The round walks all session rows and counts sessions and
+ * clients by server and by service, and how many sessions watch each record; then it walks all records and deletes
+ * those that expired and that nobody watches; then it publishes the numbers and raises the header's recount, at which
+ * workers forget what they had added by themselves.
  *
  * A client is a record with a live session that watches it, counted once per server and once per service; a session
  * without a record counts for itself. A session whose record has changed since counts as session only: its next
@@ -328,7 +329,7 @@ static void on_timer(uv_timer_t *timer)
 
 void recount_start(struct recount *recount)
 {
-    uv_timer_start(&recount->timer, on_timer, 0, ROUND_EVERY_MS);
+    uv_timer_start(&recount->timer, on_timer, ROUND_EVERY_MS, ROUND_EVERY_MS);
 }
 
 void recount_search(struct recount *recount, struct recount_search *search)

@@ -28,11 +28,19 @@ servers:
   b: {{ address: {servers[1]} }}
   c: {{ address: {servers[2]} }}
 pools:
-  sinks: {{ servers: [ a, b, c ], health: {{ check: none }} }}
+  {pools}
 persistence:
   clients: {{ plugin: {plugin} }}
 services:
-  nat-t: {{ listen: "{vip}:4500", protocol: udp, pool: sinks, persistence: clients }}
+  {services}
+"""
+
+HOMEPORT_POOL = """\
+  sinks-{port}: {{ servers: [ a, b, c ], port: 4500, health: {{ check: none }} }}
+"""
+
+HOMEPORT_SERVICE = """\
+  nat-t-{port}: {{ listen: "{vip}:{port}", protocol: udp, pool: sinks-{port}, persistence: clients }}
 """
 
 NGINX_CONFIG = """\
@@ -51,12 +59,16 @@ stream {{
         server {servers[1]}:4500;
         server {servers[2]}:4500;
     }}
+    {services}
+}}
+"""
+
+NGINX_SERVICE = """\
     server {{
-        listen {vip}:4500 udp reuseport rcvbuf=4m sndbuf=4m;
+        listen {vip}:{port} udp reuseport rcvbuf=4m sndbuf=4m;
         proxy_pass sinks;
         proxy_timeout 1h;
     }}
-}}
 """
 
 HOMEPORT_TCP_CONFIG = """\
@@ -168,6 +180,7 @@ class Load:
 
 class Balancer:
     target, servers = VIPS[0], SERVERS[0]
+    services = 1  # at port 4500 and those behind it
     begin = "esp"  # what its clients say first
     ends_with = (0,)
 
@@ -177,6 +190,9 @@ class Balancer:
         self.folder.mkdir(exist_ok=True)
         self.folder.chmod(0o755)  # its workers are somebody else
         self.process = self.errors = None
+
+    def of_services(self, template):
+        return "".join(template.format(vip=self.target, port=4500 + number) for number in range(self.services)).strip()
 
     def answers(self):
         return self.role("newflows", flows=1, seconds=0.5, size=100, first="probe", begin=self.begin)["answered"] > 0
@@ -266,8 +282,10 @@ class Homeport(Balancer):
     def start(self, plugin="match_across_services", records=1):
         """records: that a client has."""
         shutil.rmtree(self.folder / "state", ignore_errors=True)
-        self.config.write_text(HOMEPORT_CONFIG.format(folder=self.folder, vip=self.target, servers=self.servers,
-                                                      plugin=plugin, records=records * CAPACITY, capacity=CAPACITY))
+        self.config.write_text(HOMEPORT_CONFIG.format(folder=self.folder, servers=self.servers, plugin=plugin,
+                                                      pools=self.of_services(HOMEPORT_POOL),
+                                                      services=self.of_services(HOMEPORT_SERVICE),
+                                                      records=records * CAPACITY, capacity=CAPACITY))
         self.launch(self.binary, "run", "-c", self.config)
 
     def ask(self, verb):
@@ -281,7 +299,8 @@ class Nginx(Balancer):
         config = self.folder / "nginx.conf"
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         (self.folder / "error.log").write_text("")
-        config.write_text(NGINX_CONFIG.format(folder=self.folder, vip=self.target, servers=self.servers, files=files,
+        config.write_text(NGINX_CONFIG.format(folder=self.folder, servers=self.servers, files=files,
+                                              services=self.of_services(NGINX_SERVICE),
                                               connections=2 * CAPACITY, modules="/usr/lib/nginx/modules"))
         self.launch("nginx", "-e", self.folder / "error.log", "-c", config)
 

@@ -253,20 +253,21 @@ class Fair(Peers):
 
     key, title = "fair", "one client floods: what the others notice"
     peers = ("nginx",)
-    FLOWS, SIZE = 200, 576
+    FLOWS, SIZE, SERVICES = 200, 576, 32
+    PLACES = {"": 4500, ", at another of 32 services": 4500 + SERVICES - 1}  # of the others; the flood's is the first
 
-    def others(self, balancer, rate=0):
-        return balancer.measured("ask", flows=self.FLOWS, window=512, size=self.SIZE, rate=rate,
+    def others(self, balancer, port, rate=0):
+        return balancer.measured("ask", flows=self.FLOWS, window=512, size=self.SIZE, rate=rate, port=port,
                                  warmup=self.options.warmup / 2, seconds=self.options.seconds)
 
-    def flooded(self, balancer, rate):
+    def flooded(self, balancer, port, rate):
         """Until the others have been measured; the flood is ended, and what is left of it waited for."""
         seconds = self.options.seconds + self.options.warmup + 1
         flood = self.load.client("bulk", balancer.target, flows=1, window=IN_FLIGHT["bulk"], size=1400, warmup=0.2,
                                  seconds=seconds)
         try:
             flood.stdout.readline()  # it is warm
-            seen = self.others(balancer, rate)
+            seen = self.others(balancer, port, rate)
             return seen, json.loads(flood.stdout.readline())
         finally:
             flood.kill()
@@ -274,26 +275,33 @@ class Fair(Peers):
 
     def run(self, bed, folder):
         balancers = [Homeport(bed, folder, self.load, self.options.homeport), NginxBeside(bed, folder, self.load)]
+        for balancer in balancers:
+            balancer.services = self.SERVICES
         with self.started(balancers):
             for number in range(self.options.rounds):
                 self.say(number, "flood")
-                for balancer in self.turns(balancers, number):
-                    most = self.others(balancer)
-                    alone = self.others(balancer, most["responses"] / most["seconds"] / 4)
-                    seen, flood = self.flooded(balancer, most["responses"] / most["seconds"] / 4)
-                    for share in ("p50", "p99"):
-                        self.figure(f"{share} of the others alone, µs").note(balancer, alone[share])
-                        self.figure(f"{share} of the others during the flood, µs").note(balancer, seen[share])
-                    self.figure("p99 during the flood : alone", digits=2, goal=Goal("value", 3, least=False)).note(
-                        balancer, seen["p99"] / alone["p99"])
-                    self.figure("lost of the others, per cent", digits=2).note(
-                        balancer, 100 * max(0, 1 - seen["responses"] / seen["sent"]))
-                    self.figure("the flood's datagrams a second").note(balancer, flood["sink"] / flood["seconds"])
+                for place, port in self.PLACES.items():
+                    for balancer in self.turns(balancers, number):
+                        self.one(balancer, place, port)
+
+    def one(self, balancer, place, port):
+        most = self.others(balancer, port)
+        rate = most["responses"] / most["seconds"] / 4
+        alone = self.others(balancer, port, rate)
+        seen, flood = self.flooded(balancer, port, rate)
+        for share in ("p50", "p99"):
+            self.figure(f"{share} of the others alone, µs{place}").note(balancer, alone[share])
+            self.figure(f"{share} of the others during the flood, µs{place}").note(balancer, seen[share])
+        self.figure(f"p99 during the flood : alone{place}", digits=2, goal=Goal("value", 3, least=False)).note(
+            balancer, seen["p99"] / alone["p99"])
+        self.figure(f"lost of the others, per cent{place}", digits=2).note(
+            balancer, 100 * max(0, 1 - seen["responses"] / seen["sent"]))
+        self.figure(f"the flood's datagrams a second{place}").note(balancer, flood["sink"] / flood["seconds"])
 
     def remarks(self):
         return [f"the others: {self.FLOWS} flows, {self.SIZE} octets at a quarter of what the balancer can do; the "
                 f"flood: one flow, 1,400 octets, one way, as fast as it goes with {IN_FLIGHT['bulk']} on their way; "
-                "both at one address; times are those of the whole round trip"]
+                "both at one service, or at two of 32; times are those of the whole round trip"]
 
 
 class Tcp(Peers):
