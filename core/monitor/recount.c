@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Happy path: a timer begins a round every second, the first a second after the start: what the last monitor counted
- * stands in the segment, and in a reload there is enough to do. The round walks all session rows and counts sessions and
- * clients by server and by service, and how many sessions watch each record; then it walks all records and deletes
+ * stands in the segment, and in a reload there is enough to do. The round walks all session rows and counts sessions
+ * and clients by server and by service, and how many sessions watch each record; then it walks all records and deletes
  * those that expired and that nobody watches; then it publishes the numbers and raises the header's recount, at which
  * workers forget what they had added by themselves.
  *
