@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Happy path: a timer begins a round every second, the first a second after the start: what the last monitor counted
- * stands in the segment, and in a reload there is enough to do. The round walks all session rows and counts sessions
- * and clients by server and by service, and how many sessions watch each record; then it walks all records and deletes
- * those that expired and that nobody watches; then it publishes the numbers and raises the header's recount, at which
- * workers forget what they had added by themselves.
+/* Happy path: a timer begins a round every second. The round walks all session rows and counts sessions and clients by
+ * server and by service, and how many sessions watch each record; then it walks all records and deletes those that
+ * expired and that nobody watches; then it publishes the numbers and raises the header's recount, at which workers
+ * forget what they had added by themselves.
  *
  * A client is a record with a live session that watches it, counted once per server and once per service; a session
  * without a record counts for itself. A session whose record has changed since counts as session only: its next
@@ -31,6 +30,7 @@
 
 #define ROUND_EVERY_MS 1000u
 #define SLICE 4096u /* rows or records a loop turn */
+#define AHEAD 8u    /* rows, that the processor fetches while one is looked at */
 
 struct load {
     uint32_t clients, sessions;
@@ -184,12 +184,14 @@ static void count_row(struct recount *self, const struct session_row *row)
 static void walk_rows(struct recount *self)
 {
     uint32_t end = self->row_count - self->row < SLICE ? self->row_count : self->row + SLICE;
+    const struct session_row *rows = self->context.segment->rows;
     struct session_row copy;
 
-    for (; self->row < end; self->row++)
-        if (session_is_live(&self->context.segment->rows[self->row]) &&
-            session_read(&self->context.segment->rows[self->row], &copy))
+    for (; self->row < end; self->row++) {
+        __builtin_prefetch(&rows[self->row + AHEAD < end ? self->row + AHEAD : self->row].state);
+        if (session_is_live(&rows[self->row]) && session_read(&rows[self->row], &copy))
             count_row(self, &copy);
+    }
 }
 
 /* true: one of the searches wants it gone. */
@@ -329,7 +331,7 @@ static void on_timer(uv_timer_t *timer)
 
 void recount_start(struct recount *recount)
 {
-    uv_timer_start(&recount->timer, on_timer, ROUND_EVERY_MS, ROUND_EVERY_MS);
+    uv_timer_start(&recount->timer, on_timer, 0, ROUND_EVERY_MS);
 }
 
 void recount_search(struct recount *recount, struct recount_search *search)

@@ -53,12 +53,15 @@ void sources_begin(struct sources *sources)
 {
     const struct segment *segment = sources->context.segment;
 
-    memset(sources->loads, 0, sizeof sources->loads);
     memset(sources->used, 0, sizeof sources->used);
-    for (uint32_t server = 0; server < SEGMENT_SERVERS; server++)
-        for (uint32_t i = 0; segment->servers[server].identity != 0 && i < SEGMENT_SOURCES; i++)
+    for (uint32_t server = 0; server < SEGMENT_SERVERS; server++) {
+        if (segment->servers[server].identity == 0)
+            continue;
+        memset(sources->loads[server], 0, sizeof sources->loads[server]);
+        for (uint32_t i = 0; i < SEGMENT_SOURCES; i++)
             if (in_use(segment, i))
                 (void)source_unproven(segment, server, i, &sources->loads[server][i].added);
+    }
 }
 
 void sources_count(struct sources *sources, const struct session_row *row, bool client, bool proven)

@@ -92,7 +92,7 @@ static void epoll_close(struct lane *lane)
 {
     if (lane->epoll < 0)
         return;
-    relay_look_away(lane);
+    relay_look_close(lane);
     keeper_note_epoll(lane->relay->keeper, lane->number, -1);
     close(lane->epoll);
     lane->epoll = -1;
@@ -117,6 +117,7 @@ static void lane_release(struct lane *lane)
 int lane_prepare(struct lane *lane, struct error *error)
 {
     size_t rows = lane->row_count + 1u; /* never an empty allocation */
+    int status;
 
     lane->paths = calloc(rows, sizeof(struct path *));
     lane->free_rows = calloc(rows, sizeof *lane->free_rows);
@@ -132,10 +133,10 @@ int lane_prepare(struct lane *lane, struct error *error)
         lane->incoming[i] = -1;
     lane->free_listed = false;
     lane->epoll = epoll_create1(EPOLL_CLOEXEC);
-    if (lane->epoll < 0) {
-        int code = -errno;
+    status = lane->epoll < 0 ? -errno : relay_look_open(lane);
+    if (status < 0) {
         lane_release(lane);
-        return error_set(error, code, "lane %u: cannot watch sockets: %s", lane->number, strerror(-code));
+        return error_set(error, status, "lane %u: cannot watch sockets: %s", lane->number, strerror(-status));
     }
     keeper_note_epoll(lane->relay->keeper, lane->number, lane->epoll);
     lane->index.key_of = index_key_of;
@@ -285,7 +286,8 @@ static int listeners_watch(struct lane *lane)
 
     for (struct listener *listener = lane->listeners; listener != NULL && status == 0; listener = listener->next)
         status = relay_watch(lane->epoll, &listener->watched);
-    return status == 0 ? relay_look_at(lane) : status;
+    relay_look_at(lane);
+    return status;
 }
 
 void lane_adopt(struct lane *lane)

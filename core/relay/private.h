@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the files of the relay share. Nothing here is seen outside this folder.
  *
- * The loop watches one epoll instance of the relay's own, that one watches one of each lane, and these the listeners
- * and the sockets towards servers: a handle of the loop for each session would cost three system calls and 160 octets
- * more, and would stop at the first ICMP error. A lane that is given away goes with one call, not with one a socket. */
+ * The loop watches an epoll instance of each lane, and these the listeners and the sockets towards servers: a handle of
+ * the loop for each session would cost three system calls and 160 octets more, and would stop at the first ICMP error.
+ * A lane that is given away goes with one call, not with one a socket. */
 #ifndef RELAY_PRIVATE_H
 #define RELAY_PRIVATE_H
 
@@ -96,7 +96,7 @@ struct cells { /* free source ports of one lane from one source towards one addr
 
 struct lane {
     int epoll;         /* -1: the lane is neither held nor being taken */
-    struct look *look; /* the loop's, at it; NULL: nothing of the lane is read */
+    struct look *look; /* the loop's, at it; NULL: there is none */
     struct relay *relay;
     uint32_t number;
     enum lane_state state;
@@ -223,8 +223,10 @@ void relay_wake(struct relay *relay); /* reads the clock; at the start of every 
 void relay_rest(struct relay *relay); /* frees what was buried; at the end of every callback */
 int relay_watch(int epoll, struct watched *watched);
 void relay_unwatch(int epoll, struct watched *watched); /* the descriptor stays open */
-int relay_look_at(struct lane *lane);                   /* what it watches is read from now on */
+int relay_look_open(struct lane *lane);                 /* at its epoll instance; reads nothing yet */
+void relay_look_at(struct lane *lane);                  /* what it watches is read from now on */
 void relay_look_away(struct lane *lane);                /* nothing of it is read any more */
+void relay_look_close(struct lane *lane);               /* before its epoll instance is closed */
 void relay_let_go(struct relay *relay);                 /* one handle less */
 void relay_catch_up(struct relay *relay);               /* a lane has rows to be keyed anew, or sockets to be opened */
 

@@ -108,7 +108,7 @@ static void on_look_closed(uv_handle_t *handle)
     relay_let_go(relay);
 }
 
-int relay_look_at(struct lane *lane)
+int relay_look_open(struct lane *lane)
 {
     struct look *look = malloc(sizeof *look);
     int status = look == NULL ? -ENOMEM : uv_poll_init(lane->relay->loop, &look->poll, lane->epoll);
@@ -122,10 +122,20 @@ int relay_look_at(struct lane *lane)
     look->lane = lane;
     lane->look = look;
     lane->relay->handles++;
-    return uv_poll_start(&look->poll, UV_READABLE, on_ready);
+    return 0;
+}
+
+void relay_look_at(struct lane *lane)
+{
+    uv_poll_start(&lane->look->poll, UV_READABLE, on_ready);
 }
 
 void relay_look_away(struct lane *lane)
+{
+    uv_poll_stop(&lane->look->poll);
+}
+
+void relay_look_close(struct lane *lane)
 {
     if (lane->look != NULL)
         uv_close((uv_handle_t *)&lane->look->poll, on_look_closed);

@@ -10,8 +10,10 @@
 
 enum socket_message_kind {
     SOCKET_MESSAGE_SOCKETS, /* rows[i] beside each descriptor */
-    SOCKET_MESSAGE_DONE, /* that were all; rows[0] 1: the giver has opened each, or seen that it is what its row says */
-    SOCKET_MESSAGE_ASK,  /* to a keeper: send those of this lane to the descriptor beside this */
+    /* that were all; rows[0] 1: the giver has opened each, or seen that it is what its row says. Workers trust each
+     * other in that, as they do in the rows. */
+    SOCKET_MESSAGE_DONE,
+    SOCKET_MESSAGE_ASK,     /* to a keeper: send those of this lane to the descriptor beside this */
     SOCKET_MESSAGE_STREAMS, /* stream_give.c: TCP, two descriptors each */
     SOCKET_MESSAGE_REST,    /* and octets behind the message */
 };

@@ -402,7 +402,7 @@ static void path_send(struct relay *relay, struct path *path)
     relay_count(relay, COUNTER_datagrams_to_servers, result.datagrams);
     relay_count(relay, COUNTER_bytes_to_servers, result.bytes);
     lane_lose(path->lane, LOSS_dropped_send_to_server, result.dropped);
-    if (result.dropped > 0 && relay->tracing)
+    for (uint64_t i = 0; relay->tracing && i < result.dropped; i++)
         trace_loss(&(struct flow){path->listener, &path->row->client, NULL}, LOSS_dropped_send_to_server);
     relay_count(relay, COUNTER_icmp_errors, result.icmp_errors);
     relay_count(relay, COUNTER_resends, result.resends);

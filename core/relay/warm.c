@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a process touches first costs it a page fault each, and in a hand-over thousands of them stand between a client
- * and its server. So a worker's heap lies in huge pages where the kernel has them to give, a fault for 2 MiB: with
- * 50,000 flows that is a fifth of what a reload costs (docs/performance.md). A spare worker has its faults behind it
- * before anybody dies. The heap keeps what is freed, so that the lanes to come are made of it. Nothing fails: without
- * huge pages it is small ones, and what could not be touched is touched later. */
+ * and its server. So a worker's heap lies in huge pages where the kernel has them to give, a fault for 2 MiB. A spare
+ * worker has its faults behind it before anybody dies. The heap keeps what is freed, so that the lanes to come are made
+ * of it. Nothing fails: without huge pages it is small ones, and what could not be touched is touched later. */
 #include "relay/private.h"
 
 #include <malloc.h>
@@ -14,7 +13,7 @@
 #define CHUNK 16u        /* of the heap's own, for each allocation */
 #define DATAGRAM 2048u   /* most are not longer */
 #define SLACK (1u << 20) /* beyond what lanes need */
-#define PAGE 4096u
+#define NOTE_PAGE 4096u
 #define HUGE_PAGE (2u << 20)
 
 /* Reading them is enough: a page of a shared file is then there for writing as well. */
@@ -70,13 +69,14 @@ void relay_reserve(const struct relay *relay, uint32_t workers)
     size_t size = heap_size(segment, workers, rows) + HUGE_PAGE;
     uintptr_t mask = HUGE_PAGE - 1, from, to;
 
-    /* The heap goes on behind a gap, where a huge page begins (else it is chance how many it takes), but for a small
-     * one before it: what the heap notes there makes the next one none that nobody has touched. */
-    if (size > INT32_MAX / 2 || sbrk((intptr_t)((-(uintptr_t)sbrk(0) - PAGE) & mask)) == (void *)-1)
-        return;
-    from = (uintptr_t)sbrk(0) + PAGE;
     (void)mallopt(M_MMAP_MAX, 0); /* any table of a lane comes from the heap, as none is mapped for itself */
     (void)mallopt(M_TRIM_THRESHOLD, INT32_MAX);
+    /* The heap goes on behind a gap, where a huge page begins: else it is chance how many it takes. Malloc's note of
+     * the first piece gets a small page before it: a huge page that has been touched when madvise comes stays small
+     * ones. */
+    if (sbrk((intptr_t)((-(uintptr_t)sbrk(0) - NOTE_PAGE) & mask)) == (void *)-1)
+        return;
+    from = (uintptr_t)sbrk(0) + NOTE_PAGE;
     void *volatile all = malloc(size); /* else the compiler would leave it out */
     free(all);
     to = (uintptr_t)sbrk(0) & ~mask;

@@ -16,10 +16,11 @@ int __real_sendmmsg(int fd, struct mmsghdr *headers, unsigned count, int flags);
 int __wrap_sendmmsg(int fd, struct mmsghdr *headers, unsigned count, int flags);
 
 static int refuses_with; /* errno value; 0: it does not */
+static bool takes_one;   /* message of the first call, and refuses then */
 
 static bool refused(void)
 {
-    if (refuses_with == 0)
+    if (refuses_with == 0 || takes_one)
         return false;
     errno = refuses_with;
     refuses_with = 0;
@@ -33,7 +34,12 @@ ssize_t __wrap_send(int fd, const void *data, size_t size, int flags)
 
 int __wrap_sendmmsg(int fd, struct mmsghdr *headers, unsigned count, int flags)
 {
-    return refused() ? -1 : __real_sendmmsg(fd, headers, count, flags);
+    unsigned most = takes_one ? 1 : count;
+
+    if (refused())
+        return -1;
+    takes_one = false;
+    return __real_sendmmsg(fd, headers, most, flags);
 }
 
 struct scene {
@@ -107,6 +113,21 @@ Test(run_refused, for_want_of_room_is_dropped_and_counted_and_the_next_run_goes)
         cr_expect_eq(arrived(&scene), 4);
         scene_close(&scene);
     }
+}
+
+Test(run_refused, behind_another_is_told_by_its_place)
+{
+    struct scene scene = scene_open();
+
+    add(&scene, "one", 3);
+    add(&scene, "another", 2);
+    add(&scene, "a third", 1);
+    takes_one = true;
+    send_refused(&scene, ENOBUFS);
+    cr_expect_eq(scene.result.dropped_mask, 0x3u << 3);
+    cr_expect_eq(scene.result.dropped, 2);
+    cr_expect_eq(arrived(&scene), 4);
+    scene_close(&scene);
 }
 
 Test(run_refused, alone_for_want_of_room_is_dropped_and_counted_once)
