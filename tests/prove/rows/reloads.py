@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 
-from field import Field, account, counters, descriptors, kernel, losses, lost, pss
+from field import Field, account, counters, kernel, losses, lost, pss, steady_descriptors
 from homeport import binary, cli, foreign_plugin, plugin_folder, wait_for
 from prove import Claims, Row
 
@@ -122,22 +122,9 @@ def quiet_children(field):
     wait_for(lambda: len(field.children()) == status["workers"] + 1, 10, "the end of the old workers")
 
 
-def steady_descriptors(pid):
-    """Of the master, who learns of a new keeper at its next tick."""
-    seen = [descriptors(pid)]
-
-    def is_steady():
-        time.sleep(0.5)
-        seen.append(descriptors(pid))
-        return seen[-1] == seen[-2]
-    wait_for(is_steady, 10, "an end of the changes in the master's descriptors")
-    return seen[-1]
-
-
 def measure(field):
     quiet_children(field)
-    wait_for(field.spare, 10, "a spare worker")
-    return steady_descriptors(field.daemon.process.pid), pss(field.pids())
+    return steady_descriptors(field), pss(field.pids())
 
 
 def in_time(claims, field, changes, number, spacing):
