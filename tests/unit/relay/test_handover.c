@@ -460,6 +460,47 @@ Test(handover, believes_no_message_that_makes_no_sense)
     scene_close(&scene);
 }
 
+/* A socket for the first client's row, with a port of its own, and what the giver says of it; then the port that this
+ * client's datagrams come from. */
+static uint16_t port_behind(uint8_t server, bool done, bool word)
+{
+    struct scene scene;
+    struct message message = {.magic = 0x656e616c, .count = 1};
+    int pair[2], cell;
+    struct sockaddr_storage name;
+    uint16_t port;
+
+    scene_open(&scene, &(struct plan){0});
+    worker_die(&scene.world, scene.old);
+    struct hp_endpoint any = world_address(&scene.world, 98, 0);
+    struct hp_endpoint peer = world_address(&scene.world, server, scene.world.port);
+    cell = world_socket(&any);
+    socklen_t size = endpoint_to_sockaddr(&peer, &name);
+    cr_assert_eq(connect(cell, (struct sockaddr *)&name, size), 0);
+    pair_make(pair);
+    worker_take(&scene.world, scene.new, 0, pair[0]);
+    message.rows[0] = (uint32_t)(world_row(&scene.world, 0) - scene.world.segment->rows);
+    send_socket(pair[1], &message, cell);
+    close(cell);
+    message = (struct message){.magic = 0x656e616c, .kind = 1, .count = word, .rows = {1}};
+    if (done)
+        send_socket(pair[1], &message, -1);
+    close(pair[1]);
+    cr_assert(world_wait(&scene.world, is_taken, scene.new, 2000));
+    port = world_say(&scene.world, scene.clients[0], scene.server, "where from");
+    port = port == scene.ports[0] ? 0 : port;
+    scene_close(&scene);
+    return port;
+}
+
+Test(handover, believes_a_holder_that_is_through_where_its_sockets_come_from_and_nobody_where_they_lead_to)
+{
+    cr_expect_eq(port_behind(11, false, false), 0, "its giver has died: opened anew, at its own port");
+    cr_expect_eq(port_behind(11, true, false), 0, "the giver has not looked at it");
+    cr_expect_neq(port_behind(11, true, true), 0, "the giver has opened it, or looked at it");
+    cr_expect_eq(port_behind(12, true, true), 0, "the server of this number may have another address by now");
+}
+
 /* Rows as a hostile or half-dead holder may leave them. */
 Test(handover, of_damaged_rows_ends_those_and_keeps_the_rest)
 {
