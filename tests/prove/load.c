@@ -14,7 +14,6 @@
 #include <time.h>
 
 #define CONNECTED 3u /* step of a client that is through */
-#define TURN_NS 1000000
 #define LATE_NS 200000000.0
 #define SCANS 512u /* turns that looking at all clients takes */
 
@@ -278,7 +277,7 @@ int role_load(const struct role_options *options)
 {
     struct load self = {.options = options, .stride = 7919};
     uint64_t end_ns = clock_ns() + (uint64_t)(options->seconds * 1e9);
-    struct timespec pause = {.tv_nsec = TURN_NS};
+    struct timespec pause = {.tv_nsec = POST_TURN_NS};
 
     self.board = board_map(options->board, sizeof *self.board);
     self.clients = zeroed(options->clients, sizeof *self.clients);

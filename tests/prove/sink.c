@@ -12,7 +12,6 @@
 #include <time.h>
 
 #define SOCKETS_MAX 32u
-#define TURN_NS 1000000 /* as in load.c: who is woken for each datagram takes the processors from what is measured */
 
 struct sink {
     const struct role_options *options;
@@ -126,7 +125,7 @@ int role_sink(const struct role_options *options)
 {
     struct sink self = {.options = options, .count = 2 * options->servers};
     struct pollfd polls[SOCKETS_MAX];
-    struct timespec pause = {.tv_nsec = TURN_NS};
+    struct timespec pause = {.tv_nsec = POST_TURN_NS};
     uint64_t end_ns = clock_ns() + (uint64_t)(options->seconds * 1e9);
 
     self.table = board_map(options->board, sizeof *self.table + 2ul * options->clients * sizeof self.table->rows[0]);

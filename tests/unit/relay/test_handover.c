@@ -392,12 +392,29 @@ static void send_socket(int peer, const struct message *message, int fd)
     cr_assert_geq(sendmsg(peer, &header, 0), 0);
 }
 
+/* The first client's row gets the cell, which is connected to the server before. Returns the giver's end, which says no
+ * DONE yet. */
+static int give_first(struct scene *scene, int cell, const struct hp_endpoint *server)
+{
+    struct message message = {.magic = 0x656e616c, .count = 1};
+    struct sockaddr_storage name;
+    socklen_t size = endpoint_to_sockaddr(server, &name);
+    int pair[2];
+
+    cr_assert_eq(connect(cell, (struct sockaddr *)&name, size), 0);
+    pair_make(pair);
+    worker_take(&scene->world, scene->new, 0, pair[0]);
+    message.rows[0] = (uint32_t)(world_row(&scene->world, 0) - scene->world.segment->rows);
+    send_socket(pair[1], &message, cell);
+    close(cell);
+    return pair[1];
+}
+
 /* What the cell heard between bind and connect came from anybody. */
 Test(handover, socket_that_heard_a_stranger_before_it_was_connected_passes_none_of_it)
 {
     struct scene scene;
-    struct message message = {.magic = 0x656e616c, .count = 1};
-    int pair[2], cell, stranger, on = 1;
+    int cell, stranger, on = 1;
     struct sockaddr_storage name;
 
     scene_open(&scene, &(struct plan){0});
@@ -413,14 +430,7 @@ Test(handover, socket_that_heard_a_stranger_before_it_was_connected_passes_none_
     at.port = scene.ports[0];
     size = endpoint_to_sockaddr(&at, &name);
     cr_assert_eq(sendto(stranger, "evil", 4, 0, (struct sockaddr *)&name, size), 4);
-    size = endpoint_to_sockaddr(&server, &name);
-    cr_assert_eq(connect(cell, (struct sockaddr *)&name, size), 0);
-    pair_make(pair);
-    worker_take(&scene.world, scene.new, 0, pair[0]);
-    message.rows[0] = (uint32_t)(world_row(&scene.world, 0) - scene.world.segment->rows);
-    send_socket(pair[1], &message, cell);
-    close(cell);
-    close(pair[1]);
+    close(give_first(&scene, cell, &server));
     cr_assert(world_wait(&scene.world, is_taken, scene.new, 2000));
     cr_expect(world_silent(&scene.world, scene.clients[0]));
     cr_expect_eq(world_count(&scene.world, COUNTER_dropped_stranger), 1);
@@ -461,31 +471,22 @@ Test(handover, believes_no_message_that_makes_no_sense)
 }
 
 /* A socket for the first client's row, with a port of its own, and what the giver says of it; then the port that this
- * client's datagrams come from. */
+ * client's datagrams come from; 0: its own. */
 static uint16_t port_behind(uint8_t server, bool done, bool word)
 {
+    const struct message last = {.magic = 0x656e616c, .kind = 1, .count = word, .rows = {1}};
     struct scene scene;
-    struct message message = {.magic = 0x656e616c, .count = 1};
-    int pair[2], cell;
-    struct sockaddr_storage name;
     uint16_t port;
+    int giver;
 
     scene_open(&scene, &(struct plan){0});
     worker_die(&scene.world, scene.old);
     struct hp_endpoint any = world_address(&scene.world, 98, 0);
     struct hp_endpoint peer = world_address(&scene.world, server, scene.world.port);
-    cell = world_socket(&any);
-    socklen_t size = endpoint_to_sockaddr(&peer, &name);
-    cr_assert_eq(connect(cell, (struct sockaddr *)&name, size), 0);
-    pair_make(pair);
-    worker_take(&scene.world, scene.new, 0, pair[0]);
-    message.rows[0] = (uint32_t)(world_row(&scene.world, 0) - scene.world.segment->rows);
-    send_socket(pair[1], &message, cell);
-    close(cell);
-    message = (struct message){.magic = 0x656e616c, .kind = 1, .count = word, .rows = {1}};
+    giver = give_first(&scene, world_socket(&any), &peer);
     if (done)
-        send_socket(pair[1], &message, -1);
-    close(pair[1]);
+        send_socket(giver, &last, -1);
+    close(giver);
     cr_assert(world_wait(&scene.world, is_taken, scene.new, 2000));
     port = world_say(&scene.world, scene.clients[0], scene.server, "where from");
     port = port == scene.ports[0] ? 0 : port;
