@@ -243,6 +243,7 @@ int relay_give(struct relay *relay, uint32_t number, int peer, void (*given)(voi
     transfer->done = given;
     transfer->arg = arg;
     read_retired(lane);
+    backlog_send_lane(lane);
     relay_look_away(lane);
     lane->state = LANE_GIVING;
     uv_poll_start(&transfer->poll, UV_WRITABLE, on_room);

@@ -302,6 +302,7 @@ void path_end(struct path *path, const char *reason)
     struct lane *lane = path->lane;
     struct flow_key key;
 
+    backlog_send(path);
     lane->index.key_of(lane, (uint32_t)(path->row - lane->rows), &key);
     if (row_transparent(path->row))
         tuple_release(lane->relay->segment, path->row, &path->server);
@@ -325,6 +326,7 @@ int path_forget(struct path *path)
     int fd = path->watched.fd >= 0 ? path->watched.fd : lane_take_socket(path->lane, path->row);
 
     keeper_note(path->lane->relay->keeper, path->row, -1);
+    backlog_forget(path);
     path->watched.fd = -1;
     path_bury(path);
     return fd;

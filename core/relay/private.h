@@ -17,7 +17,9 @@
 #include "segment/session.h"
 #include "segment/trace.h"
 
-#define RELAY_BUDGET 256u /* datagrams read from one socket before the others have their turn */
+#define RELAY_BUDGET 64u  /* datagrams relayed from one socket before the others have their turn */
+#define RELAY_READ 256u   /* datagrams read from a listener until then */
+#define RELAY_SHARE 16u   /* of a listener's vector, for one session while the socket holds more */
 #define RELAY_TICK_MS 25u /* the sweep visits a fortieth of the rows each time: every row once a second */
 #define RELAY_TICKS 40u
 #define RELAY_REST_TICKS 4u     /* for which a listener rests that finds no descriptor for who comes */
@@ -73,6 +75,8 @@ struct path {
     const struct member *member; /* NULL: its server is not in the service's pool (any more) */
     struct path *next;           /* with datagrams to send, or buried */
     uint8_t first, last;         /* slots of relay.arrivals to be sent */
+    uint8_t count;               /* of these */
+    struct backlog *backlog;     /* what has come and waits for its turn; NULL: nothing */
     uint32_t zone;               /* of our own address, as its client last wrote to it; 0: none, or not heard yet */
     uint32_t sights;             /* for observe */
     uint32_t esp_spi;            /* the last that its plugin was asked about; 0: the next one is new */
@@ -124,6 +128,7 @@ struct lane {
 };
 
 struct transfer; /* handover.c */
+struct backlog;  /* backlog.c */
 
 struct flow {
     struct listener *listener;
@@ -154,6 +159,9 @@ struct relay {
     uint64_t now_ms;    /* read once per wake-up */
     uv_timer_t tick;
     uv_idle_t catching_up;
+    uv_idle_t backlog_turn;
+    struct backlog *backlogs; /* of all sessions that have one */
+    uint32_t backlog_octets;
     bool first_things_first; /* what has waited in the listeners, before it catches up */
     uint32_t ticks;          /* since it began to catch up */
     struct batch arrivals, replies;
@@ -343,9 +351,19 @@ void kept_delete(struct path *path);                                    /* the r
 
 /* udp.c, reply.c */
 bool udp_read(struct listener *listener); /* true: there may be more to read */
-void udp_send_waiting(struct relay *relay);
+/* What has been read goes out. crowded: the socket holds more; who has more than its share of the vector waits. Returns
+ * how many have been sent. */
+uint32_t udp_send_waiting(struct relay *relay, bool crowded);
+void udp_add(struct relay *relay, const struct path *path, const struct run_datagram *datagram);
+void udp_send_runs(struct relay *relay, struct path *path); /* what was added, on the session's socket; counted */
 void reply_read(struct path *path);
 void reply_flush(struct relay *relay);
+
+/* backlog.c. The datagram is copied. */
+void backlog_add(struct path *path, const uint8_t *data, uint32_t size, uint8_t mark);
+void backlog_send(struct path *path); /* all of it */
+void backlog_send_lane(struct lane *lane);
+void backlog_forget(struct path *path); /* unsent */
 
 /* sweep.c */
 void sweep_lane(struct lane *lane, uint32_t part); /* part of RELAY_TICKS */

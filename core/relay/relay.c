@@ -280,8 +280,9 @@ int relay_open(struct relay **out, uv_loop_t *loop, const struct config *config,
     }
     uv_timer_init(loop, &relay->tick);
     uv_idle_init(loop, &relay->catching_up);
-    relay->handles = 2;
-    relay->tick.data = relay->catching_up.data = relay;
+    uv_idle_init(loop, &relay->backlog_turn);
+    relay->handles = 3;
+    relay->tick.data = relay->catching_up.data = relay->backlog_turn.data = relay;
     relay_wake(relay);
     uv_timer_start(&relay->tick, on_tick, RELAY_TICK_MS, RELAY_TICK_MS);
     *out = relay;
@@ -325,6 +326,7 @@ void relay_close(struct relay *relay, void (*done)(void *arg), void *arg)
     relay_rest(relay);
     uv_close((uv_handle_t *)&relay->tick, on_handle_closed);
     uv_close((uv_handle_t *)&relay->catching_up, on_handle_closed);
+    uv_close((uv_handle_t *)&relay->backlog_turn, on_handle_closed);
 }
 
 /* The number of a listener is its position in the list of all services' addresses. */

@@ -12,6 +12,7 @@
  *        its source address has gone   -> it goes on from another one (source.c)
  *        the socket is still closed    -> taken from the last holder, else opened on the same port; where that
  *                                         cannot be, on another
+ *        one session fills the socket  -> what is over its share waits for its turn (backlog.c)
  *        the kernel takes no more      -> dropped and counted (run.c has the rest) */
 #include "base/endpoint.h"
 #include "relay/private.h"
@@ -151,7 +152,7 @@ static struct path *path_move(struct listener *listener, uint32_t slot, struct p
     bool same = session_read(path->row, &before) && decision->server == before.server;
     const struct path old = *path;
 
-    udp_send_waiting(relay);
+    (void)udp_send_waiting(relay, false);
     path_end(path, NULL);
     path = path_begin(&flow, decision, &before);
     if (path == NULL)
@@ -342,6 +343,7 @@ static void path_queue(struct relay *relay, struct path *path, uint32_t slot)
         relay->arrival[path->last].next = (uint8_t)slot;
     }
     path->last = (uint8_t)slot;
+    path->count++;
 }
 
 /* Without IKE, a client that speaks again after the server's first answer counts as proven. */
@@ -382,21 +384,19 @@ static struct path *arrival_take(struct listener *listener, uint32_t slot, struc
     return path;
 }
 
-static void path_send(struct relay *relay, struct path *path)
+void udp_add(struct relay *relay, const struct path *path, const struct run_datagram *datagram)
+{
+    struct run_datagram added = *datagram;
+
+    added.owner = path;
+    added.family = (uint8_t)path->server.family;
+    runs_add(&relay->runs, &added);
+}
+
+void udp_send_runs(struct relay *relay, struct path *path)
 {
     struct run_result result;
-    uint8_t slot = path->first;
 
-    while (slot != RELAY_NO_SLOT) {
-        struct run_datagram datagram = {.owner = path,
-                                        .data = batch_data(&relay->arrivals, slot),
-                                        .size = batch_size(&relay->arrivals, slot),
-                                        .mark = relay->arrival[slot].mark,
-                                        .family = (uint8_t)path->server.family};
-        runs_add(&relay->runs, &datagram);
-        slot = relay->arrival[slot].next;
-    }
-    path->first = path->last = RELAY_NO_SLOT;
     runs_send(&relay->runs, path->watched.fd, &result);
     row_add(&path->row->bytes_to_server, result.bytes);
     relay_count(relay, COUNTER_datagrams_to_servers, result.datagrams);
@@ -411,14 +411,39 @@ static void path_send(struct relay *relay, struct path *path)
         source_dropped(path);
 }
 
-void udp_send_waiting(struct relay *relay)
+/* Behind what waits already, whatever its share. */
+static uint32_t path_send(struct relay *relay, struct path *path, bool crowded)
 {
+    bool waits = path->backlog != NULL || (crowded && path->count > RELAY_SHARE);
+    uint32_t sent = waits ? 0 : path->count;
+
+    for (uint8_t slot = path->first; slot != RELAY_NO_SLOT; slot = relay->arrival[slot].next) {
+        struct run_datagram datagram = {.data = batch_data(&relay->arrivals, slot),
+                                        .size = batch_size(&relay->arrivals, slot),
+                                        .mark = relay->arrival[slot].mark};
+        if (waits)
+            backlog_add(path, datagram.data, datagram.size, datagram.mark);
+        else
+            udp_add(relay, path, &datagram);
+    }
+    path->first = path->last = RELAY_NO_SLOT;
+    path->count = 0;
+    if (!waits)
+        udp_send_runs(relay, path);
+    return sent;
+}
+
+uint32_t udp_send_waiting(struct relay *relay, bool crowded)
+{
+    uint32_t sent = 0;
+
     while (relay->sending != NULL) {
         struct path *path = relay->sending;
         relay->sending = path->next;
         path->next = NULL;
-        path_send(relay, path);
+        sent += path_send(relay, path, crowded);
     }
+    return sent;
 }
 
 /* After the datagrams have gone out. A session that has moved on meanwhile is no longer to be seen. */
@@ -438,20 +463,23 @@ static void arrivals_observe(struct listener *listener, uint32_t count)
 bool udp_read(struct listener *listener)
 {
     struct relay *relay = listener->lane->relay;
-    int count = (int)BATCH_SLOTS;
+    uint32_t sent = 0, total = 0;
+    bool full = true;
 
-    for (uint32_t total = 0; total < RELAY_BUDGET && count == (int)BATCH_SLOTS; total += (uint32_t)count) {
+    while (full && sent < RELAY_BUDGET && total < RELAY_READ) {
         struct path *before = NULL;
-        count = batch_receive(&relay->arrivals, listener->watched.fd);
+        int count = batch_receive(&relay->arrivals, listener->watched.fd);
         if (count < 0)
             return false;
+        full = count == (int)BATCH_SLOTS;
+        total += (uint32_t)count;
         relay_count(relay, COUNTER_datagrams_from_clients, (uint64_t)count);
         for (uint32_t slot = 0; slot < (uint32_t)count; slot++)
             before = arrival_read(listener, slot) ? arrival_take(listener, slot, before) : NULL;
-        udp_send_waiting(relay);
+        sent += udp_send_waiting(relay, full);
         if ((listener->service->observes & HP_OBSERVE_IKE_CLIENT) != 0)
             arrivals_observe(listener, (uint32_t)count);
         batch_reset(&relay->arrivals);
     }
-    return count == (int)BATCH_SLOTS;
+    return full;
 }

@@ -82,7 +82,7 @@ enum process_role { PROCESS_NONE, PROCESS_MASTER, PROCESS_WORKER, PROCESS_MONITO
     X(refused_records_full, "datagrams of new clients refused: no room for a record (when_full: refuse)")              \
     X(refused_service_limit, "datagrams of new flows refused: the service's max_clients")                              \
     X(dropped_server_disabled, "datagrams dropped: the session's server is disabled and this is no IKE_SA_INIT")       \
-    X(dropped_send_to_server, "datagrams that the kernel did not take towards a server")                               \
+    X(dropped_send_to_server, "datagrams that the kernel did not take towards a server, or too many that waited")      \
     X(dropped_send_to_client, "datagrams that the kernel did not take towards a client")                               \
     X(dropped_stranger, "datagrams on a cell not from its server, or from a server for no session")                    \
     X(dropped_socket_queue, "datagrams that the kernel dropped at a listener (SO_RXQ_OVFL)")                           \
