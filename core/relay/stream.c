@@ -39,7 +39,7 @@ struct stream *stream_make(int client, int server)
 
 static uint32_t events_of(const struct stream_half *from, const struct stream_half *to)
 {
-    return (stream_half_state(from) == STREAM_HALF_READS ? (uint32_t)EPOLLIN : 0) |
+    return (stream_half_state(from) == STREAM_HALF_READS ? (uint32_t)EPOLLIN | (uint32_t)EPOLLRDHUP : 0) |
            (stream_half_state(to) == STREAM_HALF_WRITES ? (uint32_t)EPOLLOUT : 0);
 }
 
@@ -137,7 +137,8 @@ static void connect_event(struct stream_side *side, uint32_t events)
             path_end(stream->path, "reset by its client");
         return;
     }
-    if (getsockopt(side->watched.fd, SOL_SOCKET, SO_ERROR, &code, &size) < 0 || code != 0) {
+    if ((events & (EPOLLERR | EPOLLHUP)) != 0 &&
+        (getsockopt(side->watched.fd, SOL_SOCKET, SO_ERROR, &code, &size) < 0 || code != 0)) {
         connect_failed(stream);
         return;
     }
@@ -173,16 +174,17 @@ static void note_traffic(struct path *path, bool to_server, uint32_t read, uint3
         path_refresh(path, &ref);
 }
 
-/* false: the stream has ended. */
-static bool move(struct stream *stream, bool to_server)
+/* ends: the source has sent its end. false: the stream has ended. */
+static bool move(struct stream *stream, bool to_server, bool ends)
 {
     struct path *path = stream->path;
     const struct stream_side *from = to_server ? &stream->client : &stream->server;
     const struct stream_side *to = to_server ? &stream->server : &stream->client;
-    uint32_t read = 0, written = 0;
+    const struct stream_half *other = to_server ? &stream->to_client : &stream->to_server;
+    uint32_t known = (ends ? STREAM_HALF_ENDS : 0) | (other->shut ? STREAM_HALF_CLOSES : 0), read = 0, written = 0;
     enum stream_half_state state =
         stream_half_move(to_server ? &stream->to_server : &stream->to_client, from->watched.fd, to->watched.fd,
-                         path->lane->relay->chunk, BUDGET, &read, &written);
+                         path->lane->relay->chunk, BUDGET, known, &read, &written);
 
     note_traffic(path, to_server, read, written);
     switch (state) {
@@ -207,6 +209,7 @@ void stream_event(struct stream_side *side, uint32_t events)
 {
     struct stream *stream = side->stream;
     bool client = side == &stream->client, broken = (events & EPOLLERR) != 0;
+    bool ends = (events & EPOLLRDHUP) != 0 && !broken; /* else a reset takes with it what waits for more */
     const struct stream_half *from = client ? &stream->to_server : &stream->to_client;
     const struct stream_half *to = client ? &stream->to_client : &stream->to_server;
 
@@ -215,9 +218,9 @@ void stream_event(struct stream_side *side, uint32_t events)
         return;
     }
     if ((events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0 && stream_half_state(from) == STREAM_HALF_READS &&
-        !move(stream, client))
+        !move(stream, client, ends))
         return;
-    if ((events & EPOLLOUT) != 0 && stream_half_state(to) == STREAM_HALF_WRITES && !move(stream, !client))
+    if ((events & EPOLLOUT) != 0 && stream_half_state(to) == STREAM_HALF_WRITES && !move(stream, !client, false))
         return;
     if (broken) {
         path_end(stream->path, client ? "reset by its client" : "reset by its server");

@@ -3,10 +3,10 @@
  * GiB) and nothing for those of a network's packets, and what lies in it could not be handed over.
  *
  * Happy path: a chunk is read and leaves at once. What does not is kept; the next move begins with it. The source's end
- * is read when nothing is unsent any more, and passed on at once (half-close).
- * Fails: the source was reset, or an error waits on it -> SOURCE_BROKEN, once what came before has been read
- *        the target takes nothing any more             -> TARGET_BROKEN
- *        no memory for the rest                        -> NO_MEMORY: an octet would be lost */
+ * is read when nothing is unsent any more, and passed on at once (half-close); where it is known to stand behind what
+ * is read, both leave in one segment. Fails: the source was reset, or an error waits on it -> SOURCE_BROKEN, once what
+ * came before has been read the target takes nothing any more             -> TARGET_BROKEN no memory for the rest ->
+ * NO_MEMORY: an octet would be lost */
 #include "relay/stream_half.h"
 
 #include <errno.h>
@@ -15,12 +15,12 @@
 #include <sys/socket.h>
 
 /* Octets that were sent, 0 when there is no room; -1: broken. */
-static ssize_t send_some(int fd, const uint8_t *data, uint32_t size)
+static ssize_t send_some(int fd, const uint8_t *data, uint32_t size, int flags)
 {
     ssize_t sent;
 
     do
-        sent = send(fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+        sent = send(fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL | flags);
     while (sent < 0 && errno == EINTR);
     return sent < 0 && errno == EAGAIN ? 0 : sent;
 }
@@ -28,7 +28,7 @@ static ssize_t send_some(int fd, const uint8_t *data, uint32_t size)
 /* false: the target is broken. */
 static bool send_rest(struct stream_half *half, int to, uint32_t *written)
 {
-    ssize_t sent = send_some(to, half->rest + half->first, half->size - half->first);
+    ssize_t sent = send_some(to, half->rest + half->first, half->size - half->first, 0);
 
     if (sent < 0)
         return false;
@@ -39,10 +39,10 @@ static bool send_rest(struct stream_half *half, int to, uint32_t *written)
     return true;
 }
 
-static enum stream_half_state pass_on(struct stream_half *half, int to, const uint8_t *data, uint32_t size,
+static enum stream_half_state pass_on(struct stream_half *half, int to, const uint8_t *data, uint32_t size, int flags,
                                       uint32_t *written)
 {
-    ssize_t sent = send_some(to, data, size);
+    ssize_t sent = send_some(to, data, size, flags);
 
     if (sent < 0)
         return STREAM_HALF_TARGET_BROKEN;
@@ -62,16 +62,19 @@ enum stream_half_state stream_half_state(const struct stream_half *half)
     return half->shut ? STREAM_HALF_SHUT : STREAM_HALF_READS;
 }
 
-static enum stream_half_state shut(struct stream_half *half, int to)
+static enum stream_half_state shut(struct stream_half *half, int to, bool closes)
 {
     half->shut = true;
+    if (closes)
+        return STREAM_HALF_SHUT;
     return shutdown(to, SHUT_WR) < 0 ? STREAM_HALF_TARGET_BROKEN : STREAM_HALF_SHUT;
 }
 
 enum stream_half_state stream_half_move(struct stream_half *half, int from, int to, uint8_t chunk[STREAM_CHUNK],
-                                        uint32_t budget, uint32_t *read, uint32_t *written)
+                                        uint32_t budget, uint32_t known, uint32_t *read, uint32_t *written)
 {
     enum stream_half_state state = stream_half_state(half);
+    bool ends = (known & STREAM_HALF_ENDS) != 0;
 
     if (state == STREAM_HALF_WRITES && !send_rest(half, to, written))
         return STREAM_HALF_TARGET_BROKEN;
@@ -83,10 +86,10 @@ enum stream_half_state stream_half_move(struct stream_half *half, int from, int 
         if (size < 0)
             return errno == EAGAIN ? STREAM_HALF_READS : STREAM_HALF_SOURCE_BROKEN;
         if (size == 0)
-            return shut(half, to);
+            return shut(half, to, (known & STREAM_HALF_CLOSES) != 0);
         *read += (uint32_t)size;
-        state = pass_on(half, to, chunk, (uint32_t)size, written);
-        if (size < (ssize_t)STREAM_CHUNK) /* that was all, most likely: if not, the loop says so again */
+        state = pass_on(half, to, chunk, (uint32_t)size, ends ? MSG_MORE : 0, written);
+        if (size < (ssize_t)STREAM_CHUNK && !ends) /* that was all, most likely: if not, the loop says so again */
             break;
     }
     return state;

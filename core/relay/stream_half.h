@@ -26,12 +26,16 @@ enum stream_half_state {
     STREAM_HALF_NO_MEMORY /* for the rest: the stream cannot go on */
 };
 
+/* What is known of the two sockets. */
+#define STREAM_HALF_ENDS 1u   /* the source has sent its end: what is read is the last (EPOLLRDHUP) */
+#define STREAM_HALF_CLOSES 2u /* the target is closed as soon as it has all: that tells it the end as well */
+
 /* What it waits for. */
 enum stream_half_state stream_half_state(const struct stream_half *half);
 /* Moves what can be moved without waiting, about `budget` octets of it, through the chunk, which is anybody's
  * afterwards. read, written: octets. */
 enum stream_half_state stream_half_move(struct stream_half *half, int from, int to, uint8_t chunk[STREAM_CHUNK],
-                                        uint32_t budget, uint32_t *read, uint32_t *written);
+                                        uint32_t budget, uint32_t known, uint32_t *read, uint32_t *written);
 /* The rest as another process had it, octet by octet: room for `size`. false: no memory, or more than a chunk. */
 bool stream_half_expect(struct stream_half *half, uint32_t size);
 void stream_half_close(struct stream_half *half);

@@ -14,12 +14,14 @@ static int from[2], to[2];
 static struct stream_half half;
 static uint8_t chunk[STREAM_CHUNK];
 static uint32_t got, gone; /* by the last move */
+static uint32_t known;     /* by the next */
 
 static void open_pairs(void)
 {
     cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, from), 0);
     cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, to), 0);
     half = (struct stream_half){0};
+    known = 0;
 }
 
 static void close_pairs(void)
@@ -38,7 +40,7 @@ TestSuite(stream_half, .init = open_pairs, .fini = close_pairs);
 static enum stream_half_state move(uint32_t budget)
 {
     got = gone = 0;
-    return stream_half_move(&half, from[1], to[1], chunk, budget, &got, &gone);
+    return stream_half_move(&half, from[1], to[1], chunk, budget, known, &got, &gone);
 }
 
 static uint8_t octet(uint32_t position)
@@ -157,7 +159,7 @@ Test(stream_half, the_other_direction_lives_on_behind_an_end)
     cr_assert_eq(shutdown(from[0], SHUT_WR), 0);
     cr_expect_eq(move(BUDGET), STREAM_HALF_SHUT);
     cr_assert_eq(send(to[0], "answer", 6, 0), 6);
-    cr_expect_eq(stream_half_move(&back, to[1], from[1], chunk, BUDGET, &read, &written), STREAM_HALF_READS);
+    cr_expect_eq(stream_half_move(&back, to[1], from[1], chunk, BUDGET, 0, &read, &written), STREAM_HALF_READS);
     cr_expect_eq(recv(from[0], data, sizeof data, MSG_DONTWAIT), 6);
     cr_expect_arr_eq(data, "answer", 6);
 }
@@ -208,4 +210,47 @@ Test(stream_half, room_for_more_than_a_chunk_is_refused)
     cr_expect_null(half.rest);
     cr_expect(stream_half_expect(&half, STREAM_CHUNK));
     cr_expect_eq(half.size, STREAM_CHUNK);
+}
+
+static bool has_ended(void)
+{
+    uint8_t octet;
+
+    return recv(to[0], &octet, 1, MSG_DONTWAIT) == 0;
+}
+
+Test(stream_half, whose_source_has_ended_is_over_in_one_move)
+{
+    known = STREAM_HALF_ENDS;
+    cr_assert_eq(speak(0, 1000), 1000);
+    cr_assert_eq(shutdown(from[0], SHUT_WR), 0);
+    cr_expect_eq(move(BUDGET), STREAM_HALF_SHUT);
+    cr_expect_eq(hear(0), 1000);
+    cr_expect(has_ended());
+}
+
+/* What was said to be the last is passed on all the same when no end stands behind it. */
+Test(stream_half, whose_source_was_said_to_have_ended_and_has_not_goes_on)
+{
+    known = STREAM_HALF_ENDS;
+    cr_assert_eq(speak(0, 1000), 1000);
+    cr_expect_eq(move(BUDGET), STREAM_HALF_READS);
+    cr_expect_eq(hear(0), 1000);
+    cr_assert_eq(speak(1000, 500), 500);
+    cr_expect_eq(move(BUDGET), STREAM_HALF_READS);
+    cr_expect_eq(hear(1000), 500);
+}
+
+Test(stream_half, whose_target_is_closed_next_leaves_the_end_to_that)
+{
+    known = STREAM_HALF_CLOSES;
+    cr_assert_eq(speak(0, 1000), 1000);
+    cr_assert_eq(shutdown(from[0], SHUT_WR), 0);
+    cr_expect_eq(move(BUDGET), STREAM_HALF_READS);
+    cr_expect_eq(move(BUDGET), STREAM_HALF_SHUT);
+    cr_expect_eq(hear(0), 1000);
+    cr_expect_not(has_ended());
+    close(to[1]);
+    to[1] = -1;
+    cr_expect(has_ended());
 }
