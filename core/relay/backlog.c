@@ -1,19 +1,31 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Fair queueing towards servers. A listener's socket is one queue for all clients of its lane: who fills it would delay
- * all others, and take their room in it. So a session that has more than its share of a vector while the socket holds
- * more than that gets a queue of its own, and the socket is read on: what is light goes through at once. Of each such
- * queue a quantum leaves in each turn of the loop, until it is empty.
- * Fails: the queue is full, no memory             -> dropped and counted
- *        its session ends, its lane is given away -> what waits leaves before
- *        its source address goes                  -> what waits is dropped and counted
- *        this process is killed                   -> lost, as what it has in hand */
+/* Fair queueing towards servers. A listener's socket is one queue for all flows of its lane: who fills it would delay
+ * all others, and take their room in it. So a session that has more than its share of a full vector, in a lane that has
+ * others, gets a queue of its own, and the socket is read on: what is light goes through at once.
+ *
+ * In each turn of the loop the queues send half as many datagrams as a vector holds, by turns (deficit round robin;
+ * Shreedhar and Varghese, 1996), until they are empty. A listener is read as fast as twice that: more would find the
+ * light ones sooner, but under overload reading and dropping would eat the time for sending.
+ *
+ * Fails: no room for a queue more -> the session has none, and what it reads leaves at once
+ *        the queue is full        -> dropped and counted; so it is without memory
+ *        its session ends, its lane is given away, the relay closes
+ *                                 -> what waits leaves before, as far as the kernel takes it at once
+ *        its source address goes  -> what waits is dropped and counted
+ *        this process is killed   -> lost, as what it has in hand */
 #include "relay/private.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#define QUANTUM 32u                /* datagrams */
-#define OCTETS (UINT32_C(8) << 20) /* of all queues; one alone has half of it, as much as a listener's socket */
+#define TURN (BATCH_SLOTS / 2)    /* datagrams of all queues */
+#define TURN_OCTETS (48u << 10)   /* as many octets, of ordinary ones */
+#define TURN_LEAST 4u             /* datagrams of one queue */
+#define BACKLOG_OCTETS (8u << 20) /* of all queues; one alone has half of it, as much as a listener's socket */
+#define RESERVE (256u << 10)      /* of these, for queues that are there */
+#define OVERHEAD 768u             /* octets a datagram is counted as more, about what the kernel counts */
+
+_Static_assert(TURN <= BATCH_SLOTS, "a turn fits the runs");
 
 struct waiting {
     struct waiting *next;
@@ -29,11 +41,6 @@ struct backlog {
     uint32_t octets;
 };
 
-static uint32_t octets_of(const struct waiting *waiting)
-{
-    return (uint32_t)sizeof *waiting + waiting->size;
-}
-
 static void backlog_free(struct path *path)
 {
     struct relay *relay = path->lane->relay;
@@ -42,6 +49,7 @@ static void backlog_free(struct path *path)
     while (*link != backlog)
         link = &(*link)->next;
     *link = backlog->next;
+    relay->backlog_count--;
     path->backlog = NULL;
     free(backlog);
     if (relay->backlogs == NULL)
@@ -55,40 +63,62 @@ static struct waiting *backlog_take(struct relay *relay, struct backlog *backlog
     backlog->first = waiting->next;
     if (backlog->first == NULL)
         backlog->end = &backlog->first;
-    backlog->octets -= octets_of(waiting);
-    relay->backlog_octets -= octets_of(waiting);
+    backlog->octets -= OVERHEAD + waiting->size;
+    relay->backlog_octets -= OVERHEAD + waiting->size;
     return waiting;
 }
 
-static void quantum_send(struct path *path)
+/* At most so many datagrams and, but for the first, octets. Returns how many. */
+static uint32_t some_send(struct path *path, uint32_t limit, uint32_t octets)
 {
     struct relay *relay = path->lane->relay;
     struct backlog *backlog = path->backlog;
-    struct waiting *sent[QUANTUM];
-    uint32_t count = 0;
+    struct waiting *sent[TURN];
+    uint32_t count = 0, size = 0;
 
-    for (; count < QUANTUM && backlog->first != NULL; count++) {
-        sent[count] = backlog_take(relay, backlog);
-        udp_add(
-            relay, path,
-            &(struct run_datagram){.data = sent[count]->data, .size = sent[count]->size, .mark = sent[count]->mark});
+    while (backlog->first != NULL && count < limit && (count == 0 || size + backlog->first->size <= octets)) {
+        struct waiting *waiting = backlog_take(relay, backlog);
+        struct run_datagram datagram = {.data = waiting->data, .size = waiting->size, .mark = waiting->mark};
+
+        udp_add(relay, path, &datagram);
+        size += waiting->size;
+        sent[count++] = waiting;
     }
     udp_send_runs(relay, path);
-    while (count > 0)
-        free(sent[--count]);
+    for (uint32_t i = 0; i < count; i++)
+        free(sent[i]);
     if (backlog->first == NULL)
         backlog_free(path);
+    return count;
+}
+
+/* Who has had its turn goes to the end. */
+static void rotate(struct relay *relay)
+{
+    struct backlog *first = relay->backlogs, **end = &relay->backlogs;
+
+    if (first == NULL || first->next == NULL)
+        return;
+    relay->backlogs = first->next;
+    first->next = NULL;
+    while (*end != NULL)
+        end = &(*end)->next;
+    *end = first;
 }
 
 static void on_turn(uv_idle_t *idle)
 {
     struct relay *relay = idle->data;
-    struct backlog *next;
+    uint32_t queues = relay->backlog_count, share = TURN / queues, octets = TURN_OCTETS / queues;
 
     relay_wake(relay);
-    for (struct backlog *backlog = relay->backlogs; backlog != NULL; backlog = next) {
-        next = backlog->next;
-        quantum_send(backlog->path);
+    share = share < TURN_LEAST ? TURN_LEAST : share;
+    for (uint32_t sent = 0, served = 0; served < queues && sent < TURN; served++) {
+        struct backlog *backlog = relay->backlogs;
+
+        sent += some_send(backlog->path, share, octets);
+        if (relay->backlogs == backlog)
+            rotate(relay);
     }
     relay_rest(relay);
 }
@@ -104,16 +134,22 @@ static struct backlog *backlog_make(struct path *path)
     if (relay->backlogs == NULL)
         uv_idle_start(&relay->backlog_turn, on_turn);
     relay->backlogs = backlog;
+    relay->backlog_count++;
     return backlog;
 }
 
+bool backlog_has_room(const struct relay *relay)
+{
+    return relay->backlog_octets < BACKLOG_OCTETS - RESERVE;
+}
+
 /* Each may grow to what is still free: one alone to half of all, two to a third each. */
-static struct waiting *waiting_make(struct path *path, uint32_t size)
+static struct waiting *waiting_make(const struct path *path, uint32_t size)
 {
     const struct relay *relay = path->lane->relay;
     uint32_t own = path->backlog != NULL ? path->backlog->octets : 0;
 
-    if (own + size >= OCTETS - relay->backlog_octets)
+    if (own + OVERHEAD + size > BACKLOG_OCTETS - relay->backlog_octets)
         return NULL;
     return malloc(sizeof(struct waiting) + size);
 }
@@ -137,14 +173,14 @@ void backlog_add(struct path *path, const uint8_t *data, uint32_t size, uint8_t 
     memcpy(waiting->data, data, size);
     *backlog->end = waiting;
     backlog->end = &waiting->next;
-    backlog->octets += octets_of(waiting);
-    path->lane->relay->backlog_octets += octets_of(waiting);
+    backlog->octets += OVERHEAD + size;
+    path->lane->relay->backlog_octets += OVERHEAD + size;
 }
 
 void backlog_send(struct path *path)
 {
     while (path->backlog != NULL)
-        quantum_send(path);
+        (void)some_send(path, TURN, UINT32_MAX);
 }
 
 void backlog_send_lane(struct lane *lane)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A lane changes hands. Giver: stops reading the lane, sends each session's socket with its row's number, the streams
- * of TCP with what is unsent of them (stream_give.c), then DONE, closes its own copies and never touches the lane
- * again. Taker: keeps what comes until DONE, then holds the lane; what the sockets have heard meanwhile lies in their
- * queues. Of a dead giver it adopts the rows while its keeper sends.
+/* A lane changes hands. Giver: sends on what waits in it (backlog.c), stops reading it, sends each session's socket
+ * with its row's number, the streams of TCP with what is unsent of them (stream_give.c), then DONE, closes its own
+ * copies and never touches the lane again. Taker: keeps what comes until DONE, then holds the lane; what the sockets
+ * have heard meanwhile lies in their queues. Of a dead giver it adopts the rows while its keeper sends.
  *
  * Fails: the taker is gone     -> the giver forgets the lane all the same: its sessions stand in the rows
  *        the giver is gone     -> end of file does for DONE, once its parent has said that it is dead: its end of the
@@ -220,7 +220,7 @@ static void read_retired(struct lane *lane)
     for (struct listener *listener = lane->listeners; listener != NULL; listener = listener->next)
         while (listener_retired(listener->watched.fd) &&
                (listener->watched.kind == WATCHED_ACCEPTOR ? stream_accept(listener) : udp_read(listener)))
-            ;
+            backlog_send_lane(lane);
     relay_rest(lane->relay);
 }
 

@@ -17,9 +17,7 @@
 #include "segment/session.h"
 #include "segment/trace.h"
 
-#define RELAY_BUDGET 64u  /* datagrams relayed from one socket before the others have their turn */
-#define RELAY_READ 256u   /* datagrams read from a listener until then */
-#define RELAY_SHARE 16u   /* of a listener's vector, for one session while the socket holds more */
+#define RELAY_SHARE 16u   /* of a listener's full vector, for one session */
 #define RELAY_TICK_MS 25u /* the sweep visits a fortieth of the rows each time: every row once a second */
 #define RELAY_TICKS 40u
 #define RELAY_REST_TICKS 4u     /* for which a listener rests that finds no descriptor for who comes */
@@ -115,6 +113,7 @@ struct lane {
     bool frozen;  /* nobody writes its rows: they can be adopted before its sockets have come */
     bool adopted; /* its rows have their paths */
     struct cells *cells;
+    uint64_t crowd_ms;      /* when a full vector was last of several sessions */
     struct stream **coming; /* by row: streams from the last holder that are not adopted yet; NULL: none */
     int *incoming;          /* by row: sockets from the last holder that are not used yet, else -1; NULL: none */
     bool looked_at;         /* by the last holder: each comes from where its row says */
@@ -161,7 +160,7 @@ struct relay {
     uv_idle_t catching_up;
     uv_idle_t backlog_turn;
     struct backlog *backlogs; /* of all sessions that have one */
-    uint32_t backlog_octets;
+    uint32_t backlog_count, backlog_octets;
     bool first_things_first; /* what has waited in the listeners, before it catches up */
     uint32_t ticks;          /* since it began to catch up */
     struct batch arrivals, replies;
@@ -351,17 +350,18 @@ void kept_delete(struct path *path);                                    /* the r
 
 /* udp.c, reply.c */
 bool udp_read(struct listener *listener); /* true: there may be more to read */
-/* What has been read goes out. crowded: the socket holds more; who has more than its share of the vector waits. Returns
- * how many have been sent. */
-uint32_t udp_send_waiting(struct relay *relay, bool crowded);
+/* What has been read goes out. crowded: who has more than its share of a vector waits. */
+void udp_send_waiting(struct relay *relay, bool crowded);
 void udp_add(struct relay *relay, const struct path *path, const struct run_datagram *datagram);
 void udp_send_runs(struct relay *relay, struct path *path); /* what was added, on the session's socket; counted */
 void reply_read(struct path *path);
 void reply_flush(struct relay *relay);
 
-/* backlog.c. The datagram is copied. */
+/* backlog.c */
+bool backlog_has_room(const struct relay *relay); /* for a session that has none yet */
+/* Copies the datagram. What does not fit is counted. */
 void backlog_add(struct path *path, const uint8_t *data, uint32_t size, uint8_t mark);
-void backlog_send(struct path *path); /* all of it */
+void backlog_send(struct path *path); /* all of it, at once */
 void backlog_send_lane(struct lane *lane);
 void backlog_forget(struct path *path); /* unsent */
 

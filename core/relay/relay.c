@@ -3,7 +3,8 @@
  *
  * A turn: the loop finds the lanes' epoll instances readable (nothing stands between: each instance more is a call more
  * for each datagram that comes alone), up to READY events of each are served (a listener reads its vector, a session's
- * socket its replies, a stream's what it holds), then the replies that have been collected leave.
+ * socket its replies, a stream's what it holds), then the replies that have been collected leave. What sessions have
+ * that fill their listener waits, and some of it leaves in each turn (backlog.c).
  * Forty times a second a slice of the rows is swept. Behind a hand-over an idle handle asks for the sessions' keys,
  * then it takes the sockets that came for them, or opens those that did not, some a turn. What ends during a turn is
  * buried first and freed at its end: an event in hand may still name it. */
@@ -320,6 +321,7 @@ void relay_close(struct relay *relay, void (*done)(void *arg), void *arg)
     transfer_abort_all(relay);
     while (relay->lanes != NULL) {
         struct lane *next = relay->lanes->next;
+        backlog_send_lane(relay->lanes);
         lane_free(relay->lanes);
         relay->lanes = next;
     }

@@ -38,9 +38,9 @@ void relay_warm(struct relay *relay, uint32_t workers);
  * called when the lane is served (at once or after DONE or the holder's end). */
 int relay_take(struct relay *relay, uint32_t lane, int peer, void (*taken)(void *arg, uint32_t lane), void *arg,
                struct error *error);
-/* Relays what is left in retired listeners, stops reading the lane, sends its sockets over peer, then DONE; never
- * touches the lane again. given is called when all is sent (or the successor is gone: its end then finds the rows in
- * the segment). */
+/* Relays what is left in retired listeners and in backlogs, stops reading the lane, sends its sockets over peer, then
+ * DONE; never touches the lane again. given is called when all is sent (or the successor is gone: its end then finds
+ * the rows in the segment). */
 int relay_give(struct relay *relay, uint32_t lane, int peer, void (*given)(void *arg, uint32_t lane), void *arg,
                struct error *error);
 

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <string.h>
 
+#define BUDGET BATCH_SLOTS   /* datagrams of one session, before the others have their turn */
 #define ANSWERED_STEP_MS 50u /* so that workers do not fight for a cache line */
 
 /* Health compares it with interval x fall, which may be well below a second. */
@@ -171,7 +172,7 @@ void reply_read(struct path *path)
     struct relay *relay = path->lane->relay;
     struct batch *batch = &relay->replies;
 
-    for (uint32_t total = 0; total < RELAY_BUDGET;) {
+    for (uint32_t total = 0; total < BUDGET;) {
         if (batch->used == BATCH_SLOTS)
             reply_flush(relay);
         uint32_t first = batch->used;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A TCP stream's life. Happy path: the server's side is connected; what one side sends is read and leaves on the other
- * at once; a side that has ended is passed on as a half-close; when both have, the session ends.
+ * at once; a side that has ended is passed on as a half-close, the second by closing both; then the session ends.
  * Fails: a side takes no more            -> what was read is kept, and the other side is not read until it has gone out
  *        a side was reset, or broke      -> what it had sent before is passed on, then the other side is reset
  *        the server does not accept      -> the next one (stream_accept.c)
@@ -181,7 +181,8 @@ static bool move(struct stream *stream, bool to_server, bool ends)
     const struct stream_side *from = to_server ? &stream->client : &stream->server;
     const struct stream_side *to = to_server ? &stream->server : &stream->client;
     const struct stream_half *other = to_server ? &stream->to_client : &stream->to_server;
-    uint32_t known = (ends ? STREAM_HALF_ENDS : 0) | (other->shut ? STREAM_HALF_CLOSES : 0), read = 0, written = 0;
+    bool closes = other->shut && !stream->handed_over;
+    uint32_t known = (ends ? STREAM_HALF_ENDS : 0) | (closes ? STREAM_HALF_CLOSES : 0), read = 0, written = 0;
     enum stream_half_state state =
         stream_half_move(to_server ? &stream->to_server : &stream->to_client, from->watched.fd, to->watched.fd,
                          path->lane->relay->chunk, BUDGET, known, &read, &written);

@@ -24,6 +24,7 @@ struct stream {
     uint64_t connect_ms;   /* since when the server's side waits to be connected; 0: it is */
     uint32_t first, tried; /* server that the decision named; how many others have been looked at since */
     uint32_t queued;       /* octets in the kernel for either side, when it was last asked whether the stream is idle */
+    bool handed_over;      /* its last holder may have its sockets still: closing them says nothing */
     bool clean;            /* both sides have ended of their own will: no reset */
 };
 

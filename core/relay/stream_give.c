@@ -189,6 +189,7 @@ struct path *stream_adopt(struct lane *lane, struct session_row *row, struct lis
     lane->coming[position] = NULL;
     stream->path = path;
     path->stream = stream;
+    stream->handed_over = true;
     stream->first = row->server;
     if (stream_watch(stream) == 0)
         return path;

@@ -3,10 +3,11 @@
  * GiB) and nothing for those of a network's packets, and what lies in it could not be handed over.
  *
  * Happy path: a chunk is read and leaves at once. What does not is kept; the next move begins with it. The source's end
- * is read when nothing is unsent any more, and passed on at once (half-close); where it is known to stand behind what
- * is read, both leave in one segment. Fails: the source was reset, or an error waits on it -> SOURCE_BROKEN, once what
- * came before has been read the target takes nothing any more             -> TARGET_BROKEN no memory for the rest ->
- * NO_MEMORY: an octet would be lost */
+ * is read when nothing is unsent any more, and passed on at once (half-close); known to stand behind what is read, it
+ * leaves in the same segment.
+ * Fails: the source was reset, or an error waits on it -> SOURCE_BROKEN, once what came before has been read
+ *        the target takes nothing any more             -> TARGET_BROKEN
+ *        no memory for the rest                        -> NO_MEMORY: an octet would be lost */
 #include "relay/stream_half.h"
 
 #include <errno.h>

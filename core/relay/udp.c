@@ -12,7 +12,7 @@
  *        its source address has gone   -> it goes on from another one (source.c)
  *        the socket is still closed    -> taken from the last holder, else opened on the same port; where that
  *                                         cannot be, on another
- *        one session fills the socket  -> what is over its share waits for its turn (backlog.c)
+ *        one session fills the vector  -> it waits for its turn (backlog.c)
  *        the kernel takes no more      -> dropped and counted (run.c has the rest) */
 #include "base/endpoint.h"
 #include "relay/private.h"
@@ -24,6 +24,7 @@
 /* A second and session, so that neither CHILD_SAs in turns nor forged datagrams make a decision each. */
 #define ESP_ASKS 4u
 #define IKE_ASKS 32u
+#define CROWD_MS 100u /* for which a lane counts as shared behind a full vector of several */
 
 /* The kernel's own counter of this socket, since it was made. A datagram bears what it was when it came: behind a
  * hand-over that is less than what has been counted already, for those that waited in the queue. */
@@ -152,7 +153,7 @@ static struct path *path_move(struct listener *listener, uint32_t slot, struct p
     bool same = session_read(path->row, &before) && decision->server == before.server;
     const struct path old = *path;
 
-    (void)udp_send_waiting(relay, false);
+    udp_send_waiting(relay, false);
     path_end(path, NULL);
     path = path_begin(&flow, decision, &before);
     if (path == NULL)
@@ -411,11 +412,10 @@ void udp_send_runs(struct relay *relay, struct path *path)
         source_dropped(path);
 }
 
-/* Behind what waits already, whatever its share. */
-static uint32_t path_send(struct relay *relay, struct path *path, bool crowded)
+/* All of it waits, or nothing: what waits already is before it. */
+static void path_send(struct relay *relay, struct path *path, bool crowded)
 {
-    bool waits = path->backlog != NULL || (crowded && path->count > RELAY_SHARE);
-    uint32_t sent = waits ? 0 : path->count;
+    bool waits = path->backlog != NULL || (crowded && path->count > RELAY_SHARE && backlog_has_room(relay));
 
     for (uint8_t slot = path->first; slot != RELAY_NO_SLOT; slot = relay->arrival[slot].next) {
         struct run_datagram datagram = {.data = batch_data(&relay->arrivals, slot),
@@ -430,20 +430,16 @@ static uint32_t path_send(struct relay *relay, struct path *path, bool crowded)
     path->count = 0;
     if (!waits)
         udp_send_runs(relay, path);
-    return sent;
 }
 
-uint32_t udp_send_waiting(struct relay *relay, bool crowded)
+void udp_send_waiting(struct relay *relay, bool crowded)
 {
-    uint32_t sent = 0;
-
     while (relay->sending != NULL) {
         struct path *path = relay->sending;
         relay->sending = path->next;
         path->next = NULL;
-        sent += path_send(relay, path, crowded);
+        path_send(relay, path, crowded);
     }
-    return sent;
 }
 
 /* After the datagrams have gone out. A session that has moved on meanwhile is no longer to be seen. */
@@ -460,26 +456,32 @@ static void arrivals_observe(struct listener *listener, uint32_t count)
     }
 }
 
+/* A full vector of a lane where several speak: most likely more waits behind it, of whoever. Alone, nobody is helped by
+ * waiting. */
+static bool is_crowded(struct lane *lane)
+{
+    const struct relay *relay = lane->relay;
+
+    if (relay->sending != NULL && relay->sending->next != NULL)
+        lane->crowd_ms = relay->now_ms;
+    return relay->now_ms - lane->crowd_ms < CROWD_MS;
+}
+
 bool udp_read(struct listener *listener)
 {
     struct relay *relay = listener->lane->relay;
-    uint32_t sent = 0, total = 0;
-    bool full = true;
+    int count = batch_receive(&relay->arrivals, listener->watched.fd);
+    bool full = count == (int)BATCH_SLOTS;
+    struct path *before = NULL;
 
-    while (full && sent < RELAY_BUDGET && total < RELAY_READ) {
-        struct path *before = NULL;
-        int count = batch_receive(&relay->arrivals, listener->watched.fd);
-        if (count < 0)
-            return false;
-        full = count == (int)BATCH_SLOTS;
-        total += (uint32_t)count;
-        relay_count(relay, COUNTER_datagrams_from_clients, (uint64_t)count);
-        for (uint32_t slot = 0; slot < (uint32_t)count; slot++)
-            before = arrival_read(listener, slot) ? arrival_take(listener, slot, before) : NULL;
-        sent += udp_send_waiting(relay, full);
-        if ((listener->service->observes & HP_OBSERVE_IKE_CLIENT) != 0)
-            arrivals_observe(listener, (uint32_t)count);
-        batch_reset(&relay->arrivals);
-    }
+    if (count < 0)
+        return false;
+    relay_count(relay, COUNTER_datagrams_from_clients, (uint64_t)count);
+    for (uint32_t slot = 0; slot < (uint32_t)count; slot++)
+        before = arrival_read(listener, slot) ? arrival_take(listener, slot, before) : NULL;
+    udp_send_waiting(relay, full && is_crowded(listener->lane));
+    if ((listener->service->observes & HP_OBSERVE_IKE_CLIENT) != 0)
+        arrivals_observe(listener, (uint32_t)count);
+    batch_reset(&relay->arrivals);
     return full;
 }

@@ -93,6 +93,12 @@ def wait_for(predicate, timeout=10.0, what="the awaited thing"):
         time.sleep(0.01)
 
 
+def descriptors(pid):
+    """How many a process has."""
+    path = f"/proc/{pid}/fd"
+    return os.stat(path).st_size or len(os.listdir(path))  # 0 before Linux 6.2
+
+
 class Daemon:
     """homeport as a user starts it: `homeport run -c FILE`, its log on standard error. prefix: a command that runs it
     elsewhere ("ip netns exec NAME"). command: another homeport than binary(), for run and for cli()."""
@@ -159,6 +165,28 @@ class Daemon:
 
     def workers(self):
         return self.children("_worker")
+
+    def spare(self):
+        """The pid of the spare worker that is ready to take the place of one that dies; None: there is none yet."""
+        for one in self.cli("status")["processes"]:
+            if one["role"] == "spare" and one["loop_age_ms"] < one["age_ms"]:  # its loop has turned
+                return one["pid"]
+        return None
+
+    def await_spare(self):
+        return wait_for(self.spare, 10, "a spare worker")
+
+    def steady_descriptors(self):
+        """Of the master, when its spare worker is there; it learns of a new keeper at its next tick."""
+        self.await_spare()
+        seen = [descriptors(self.process.pid)]
+
+        def is_steady():
+            time.sleep(0.5)
+            seen.append(descriptors(self.process.pid))
+            return seen[-1] == seen[-2]
+        wait_for(is_steady, 10, "an end of the changes in the master's descriptors")
+        return seen[-1]
 
     def monitor(self):
         return self.children("_monitor")[0]

@@ -79,25 +79,6 @@ def tmpfs(folder):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def descriptors(pid):
-    """How many a process has."""
-    path = f"/proc/{pid}/fd"
-    return os.stat(path).st_size or len(os.listdir(path))  # 0 before Linux 6.2
-
-
-def steady_descriptors(field):
-    """Of the master, when its spare worker is there; it learns of a new keeper at its next tick."""
-    wait_for(field.spare, 10, "a spare worker")
-    seen = [descriptors(field.daemon.process.pid)]
-
-    def is_steady():
-        time.sleep(0.5)
-        seen.append(descriptors(field.daemon.process.pid))
-        return seen[-1] == seen[-2]
-    wait_for(is_steady, 10, "an end of the changes in the master's descriptors")
-    return seen[-1]
-
-
 def pss(pids):
     """Kilobytes, each page shared out among those who have it."""
     total = 0
@@ -245,13 +226,6 @@ class Field(Site):
     def children(self):
         """Pids of the master's children that have a place."""
         return self.daemon.children()
-
-    def spare(self):
-        """Pid of the spare worker that is ready; None: there is none yet."""
-        for one in self.daemon.cli("status")["processes"]:
-            if one["role"] == "spare" and one["loop_age_ms"] < one["age_ms"]:  # its loop has turned
-                return one["pid"]
-        return None
 
 
 def counters(field):

@@ -9,7 +9,8 @@ import socket
 import subprocess
 
 import pytest
-from homeport import ROOT, Daemon, Site, binary, cli, foreign_plugin, plugin_folder, processes, udp_socket, wait_for
+from homeport import (ROOT, Daemon, Site, binary, cli, descriptors, foreign_plugin, plugin_folder, processes, udp_socket,
+                      wait_for)
 
 NOBODY = 65534
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: users and mounts of its own")
@@ -510,13 +511,13 @@ def test_more_workers_than_lanes_is_refused_by_a_reload(site):
 def test_no_reload_that_fails_leaves_processes_or_descriptors_behind(site):
     path = build(site)
     client = starts(site, by(path))
-    children, master = site.daemon.children(), site.daemon.process.pid
-    descriptors = len(os.listdir(f"/proc/{master}/fd"))
+    before, children, master = site.daemon.steady_descriptors(), site.daemon.children(), site.daemon.process.pid
     for define in ("ON_LOAD=CRASH", "ON_CREATE=CRASH", "SYMBOL=hp_plugin_v2"):
         build(site, define)
         assert site.daemon.cli("reload", json=False, status=None).returncode == 1
     wait_for(lambda: site.daemon.children() == children, what="the end of the successors")
-    wait_for(lambda: len(os.listdir(f"/proc/{master}/fd")) <= descriptors, what="flat descriptors")
+    wait_for(lambda: descriptors(master) <= before, what="flat descriptors")
+    site.daemon.kill(site.daemon.await_spare())
     wait_for(lambda: "a worker that dies now is likely to meet the same" in site.daemon.log(), what="the warning")
     assert site.daemon.log().count("spare worker cannot start") <= 3, "whom nobody waits for fills no log"
     assert site.daemon.cli("status")["quarantined"] == [], "the running plugin is not to blame for another file"

@@ -64,14 +64,6 @@ def kill_workers(site):
         wait_for(lambda dead=pid: dead not in site.daemon.alive(), what="a worker's death")
 
 
-def await_spare(site):
-    """The pid of the spare worker that is ready to take the place of one that dies."""
-    def look():
-        spare = [one for one in site.daemon.cli("status")["processes"] if one["role"] == "spare"]
-        return spare[0]["pid"] if spare and spare[0]["loop_age_ms"] < spare[0]["age_ms"] else None
-    return wait_for(look, 10, "a spare worker")
-
-
 def by_number(site):
     return {one["number"]: one["pid"] for one in site.daemon.cli("status")["processes"] if one["role"] == "worker"}
 
@@ -81,7 +73,7 @@ def test_the_spare_worker_takes_the_place_of_one_that_dies_and_another_spare_one
     clients = connected(site, 6)
     before = cells(site)
     for number in (1, 0, 1):
-        spare, workers = await_spare(site), by_number(site)
+        spare, workers = site.daemon.await_spare(), by_number(site)
         site.daemon.kill(workers[number])
         wait_for(lambda at=number, pid=spare: by_number(site).get(at) == pid, 10, "the spare worker at its place")
         for client in clients:
@@ -95,7 +87,7 @@ def test_the_spare_worker_takes_the_place_of_one_that_dies_and_another_spare_one
 def test_two_workers_that_die_at_once_are_both_replaced(site):
     site.start(GROUP, "aovpn")
     clients = connected(site, 6)
-    before, spare = cells(site), await_spare(site)
+    before, spare = cells(site), site.daemon.await_spare()
     kill_workers(site)
     site.daemon.kill(site.daemon.process.pid, signal.SIGCONT)
     for client in clients:
@@ -107,13 +99,13 @@ def test_two_workers_that_die_at_once_are_both_replaced(site):
 def test_a_spare_worker_that_dies_or_hangs_costs_nobody_anything(site):
     site.start(GROUP, "aovpn")
     client = connected(site, 1)[0]
-    first = await_spare(site)
+    first = site.daemon.await_spare()
     site.daemon.kill(first)
-    assert await_spare(site) != first and client.informational()
-    site.daemon.kill(await_spare(site), signal.SIGSTOP)
+    assert site.daemon.await_spare() != first and client.informational()
+    site.daemon.kill(site.daemon.await_spare(), signal.SIGSTOP)
     assert site.daemon.cli("status")["healthy"] and client.informational()
     site.daemon.reload()
-    wait_for(lambda: await_spare(site) in site.daemon.children("spare"), 10, "the spare worker of the reload")
+    wait_for(lambda: site.daemon.await_spare() in site.daemon.children("spare"), 10, "the spare worker of the reload")
     kill_workers(site)
     site.daemon.kill(site.daemon.process.pid, signal.SIGCONT)
     assert client.informational()
@@ -124,7 +116,7 @@ def test_the_dead_are_taken_out_of_the_process_table_when_their_places_are_fille
     client, master = connected(site, 1)[0], site.daemon.process.pid
     dead = lambda: [pid for pid, fields, _ in processes() if int(fields[1]) == master and fields[0] == "Z"]
     for _ in range(2):
-        await_spare(site)
+        site.daemon.await_spare()
         kill_workers(site)
         site.daemon.kill(site.daemon.monitor())
         site.daemon.kill(master, signal.SIGCONT)
@@ -172,7 +164,7 @@ def test_where_the_keepers_are_killed_too_servers_and_ports_stay(site):
     site.start(GROUP, "aovpn")
     clients = connected(site, 6)
     before = cells(site)
-    await_spare(site)
+    site.daemon.await_spare()
     keepers = site.daemon.keepers()
     assert len(keepers) == len(site.daemon.workers() + site.daemon.children("spare")) == 3
     for pid in keepers:

@@ -5,8 +5,8 @@ import select
 import signal
 import time
 
-from field import Field, account, bare, counters, descriptors, kernel, losses
-from homeport import wait_for
+from field import Field, account, bare, counters, kernel, losses
+from homeport import descriptors, wait_for
 from prove import Claims, Row, percentile
 
 PAUSE_S = 10.5  # deaths of one worker number that are nearer than 10 s count together: the third makes homeport wait
@@ -66,7 +66,7 @@ class Kills:
 
     def one(self, pids):
         field, number = self.field, self.victims.next()
-        pid, cells = wait_for(field.spare, 10, "a spare worker"), self.cells_of(number)
+        pid, cells = field.daemon.await_spare(), self.cells_of(number)
         sent, gone = kill(pids[number])
         self.victims.died(number)
         waiting = set(self.lanes_of(number))

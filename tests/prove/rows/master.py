@@ -5,8 +5,8 @@ import random
 import signal
 import time
 
-from field import Field, account, counters, descriptors, kernel, losses, lost
-from homeport import wait_for
+from field import Field, account, counters, kernel, losses, lost
+from homeport import descriptors, wait_for
 from prove import Claims, Row, percentile
 
 

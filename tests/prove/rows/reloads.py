@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 
-from field import Field, account, counters, kernel, losses, lost, pss, steady_descriptors
+from field import Field, account, counters, kernel, losses, lost, pss
 from homeport import binary, cli, foreign_plugin, plugin_folder, wait_for
 from prove import Claims, Row
 
@@ -124,7 +124,7 @@ def quiet_children(field):
 
 def measure(field):
     quiet_children(field)
-    return steady_descriptors(field), pss(field.pids())
+    return field.daemon.steady_descriptors(), pss(field.pids())
 
 
 def in_time(claims, field, changes, number, spacing):

@@ -5,7 +5,7 @@ import os
 import signal
 import time
 
-from field import Field, account, counters, kernel, lost, steady_descriptors
+from field import Field, account, counters, kernel, lost
 from homeport import wait_for
 from prove import Claims, Row, percentile
 
@@ -38,7 +38,7 @@ def again(field, end):
         firsts = [sink.lane_after(lane, gone) for lane in range(field.lanes)]
         return None not in firsts and max(firsts)
     served = wait_for(all_lanes, 20, "a datagram of every lane")
-    return (served - begin) / 1e6, steady_descriptors(field)
+    return (served - begin) / 1e6, field.daemon.steady_descriptors()
 
 
 def run(context):

@@ -3,6 +3,8 @@
 #include "relay/stream_half.h"
 
 #include <criterion/criterion.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -229,16 +231,46 @@ Test(stream_half, whose_source_has_ended_is_over_in_one_move)
     cr_expect(has_ended());
 }
 
-/* What was said to be the last is passed on all the same when no end stands behind it. */
-Test(stream_half, whose_source_was_said_to_have_ended_and_has_not_goes_on)
+static void tcp_pair(int pair[2])
 {
+    struct sockaddr_in name = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof name;
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    cr_assert_eq(bind(listener, (struct sockaddr *)&name, sizeof name), 0);
+    cr_assert_eq(listen(listener, 1), 0);
+    cr_assert_eq(getsockname(listener, (struct sockaddr *)&name, &size), 0);
+    pair[1] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    cr_assert_eq(connect(pair[1], (struct sockaddr *)&name, sizeof name), 0);
+    pair[0] = accept(listener, NULL, NULL);
+    cr_assert_geq(pair[0], 0);
+    close(listener);
+}
+
+static uint32_t segments_in(int fd)
+{
+    struct tcp_info info;
+    socklen_t size = sizeof info;
+
+    cr_assert_eq(getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size), 0);
+    return info.tcpi_segs_in;
+}
+
+Test(stream_half, whose_source_has_ended_takes_one_segment_for_the_rest_and_the_end)
+{
+    uint32_t before;
+
+    close(to[0]);
+    close(to[1]);
+    tcp_pair(to);
     known = STREAM_HALF_ENDS;
     cr_assert_eq(speak(0, 1000), 1000);
-    cr_expect_eq(move(BUDGET), STREAM_HALF_READS);
+    cr_assert_eq(shutdown(from[0], SHUT_WR), 0);
+    before = segments_in(to[0]);
+    cr_expect_eq(move(BUDGET), STREAM_HALF_SHUT);
     cr_expect_eq(hear(0), 1000);
-    cr_assert_eq(speak(1000, 500), 500);
-    cr_expect_eq(move(BUDGET), STREAM_HALF_READS);
-    cr_expect_eq(hear(1000), 500);
+    cr_expect(has_ended());
+    cr_expect_eq(segments_in(to[0]) - before, 1);
 }
 
 Test(stream_half, whose_target_is_closed_next_leaves_the_end_to_that)
