@@ -24,7 +24,7 @@
 /* A second and session, so that neither CHILD_SAs in turns nor forged datagrams make a decision each. */
 #define ESP_ASKS 4u
 #define IKE_ASKS 32u
-#define CROWD_MS 100u /* for which a lane counts as shared behind a full vector of several */
+#define CROWD_MS 100u /* for which a lane counts as shared behind a full vector with a light session in it */
 
 /* The kernel's own counter of this socket, since it was made. A datagram bears what it was when it came: behind a
  * hand-over that is less than what has been counted already, for those that waited in the queue. */
@@ -456,14 +456,15 @@ static void arrivals_observe(struct listener *listener, uint32_t count)
     }
 }
 
-/* A full vector of a lane where several speak: most likely more waits behind it, of whoever. Alone, nobody is helped by
- * waiting. */
+/* Behind a full vector more waits, most likely also of those who had little in it. Where nobody has little, nobody is
+ * helped by waiting. */
 static bool is_crowded(struct lane *lane)
 {
     const struct relay *relay = lane->relay;
 
-    if (relay->sending != NULL && relay->sending->next != NULL)
-        lane->crowd_ms = relay->now_ms;
+    for (const struct path *path = relay->sending; path != NULL; path = path->next)
+        if (path->count <= RELAY_SHARE)
+            lane->crowd_ms = relay->now_ms;
     return relay->now_ms - lane->crowd_ms < CROWD_MS;
 }
 
