@@ -43,12 +43,13 @@ void batch_close(struct batch *batch)
     batch->area = NULL;
 }
 
-int batch_receive(struct batch *batch, int fd)
+int batch_receive(struct batch *batch, int fd, uint32_t limit)
 {
+    uint32_t room = BATCH_SLOTS - batch->used;
     int count;
 
     do
-        count = recvmmsg(fd, batch->headers + batch->used, BATCH_SLOTS - batch->used, MSG_DONTWAIT, NULL);
+        count = recvmmsg(fd, batch->headers + batch->used, room < limit ? room : limit, MSG_DONTWAIT, NULL);
     while (count < 0 && errno == EINTR);
     if (count < 0)
         return -errno;

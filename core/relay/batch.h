@@ -25,8 +25,9 @@ struct batch {
 
 int batch_open(struct batch *batch, struct error *error);
 void batch_close(struct batch *batch);
-/* Reads into the free slots without blocking; used grows by what came. Their number, or a negative errno value. */
-int batch_receive(struct batch *batch, int fd);
+/* Reads at most limit datagrams into the free slots without blocking; used grows by what came. Their number, or a
+ * negative errno value. */
+int batch_receive(struct batch *batch, int fd, uint32_t limit);
 void batch_reset(struct batch *batch); /* all slots are free again */
 
 /* true: the message says how the datagram was marked, with DSCP and ECN (IP_TOS, IPV6_TCLASS). */

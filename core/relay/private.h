@@ -55,6 +55,7 @@ struct listener { /* the lane's socket of a listening address */
     uint32_t number;
     bool wildcard;
     uint32_t drops;                  /* SO_RXQ_OVFL as last seen */
+    bool one_speaks;                 /* has filled the last vector alone */
     uint8_t reply_first, reply_last; /* slots of relay.replies that wait for this socket */
     struct listener *next;           /* of the lane */
     struct listener *next_waiting;   /* with replies */

@@ -176,7 +176,7 @@ void reply_read(struct path *path)
         if (batch->used == BATCH_SLOTS)
             reply_flush(relay);
         uint32_t first = batch->used;
-        int count = batch_receive(batch, path->watched.fd);
+        int count = batch_receive(batch, path->watched.fd, BATCH_SLOTS);
         if (count == -EAGAIN)
             break;
         if (count < 0) {

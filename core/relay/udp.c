@@ -24,6 +24,7 @@
 /* A second and session, so that neither CHILD_SAs in turns nor forged datagrams make a decision each. */
 #define ESP_ASKS 4u
 #define IKE_ASKS 32u
+#define ALONE 32u     /* read of a listener where one session alone fills the vector: others wait elsewhere */
 #define CROWD_MS 100u /* for which a lane counts as shared behind a full vector with a light session in it */
 
 /* The kernel's own counter of this socket, since it was made. A datagram bears what it was when it came: behind a
@@ -471,8 +472,9 @@ static bool is_crowded(struct lane *lane)
 bool udp_read(struct listener *listener)
 {
     struct relay *relay = listener->lane->relay;
-    int count = batch_receive(&relay->arrivals, listener->watched.fd);
-    bool full = count == (int)BATCH_SLOTS;
+    uint32_t limit = listener->one_speaks ? ALONE : BATCH_SLOTS;
+    int count = batch_receive(&relay->arrivals, listener->watched.fd, limit);
+    bool full = count == (int)limit;
     struct path *before = NULL;
 
     if (count < 0)
@@ -480,6 +482,7 @@ bool udp_read(struct listener *listener)
     relay_count(relay, COUNTER_datagrams_from_clients, (uint64_t)count);
     for (uint32_t slot = 0; slot < (uint32_t)count; slot++)
         before = arrival_read(listener, slot) ? arrival_take(listener, slot, before) : NULL;
+    listener->one_speaks = full && relay->sending != NULL && relay->sending->next == NULL;
     udp_send_waiting(relay, full && is_crowded(listener->lane));
     if ((listener->service->observes & HP_OBSERVE_IKE_CLIENT) != 0)
         arrivals_observe(listener, (uint32_t)count);
