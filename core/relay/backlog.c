@@ -3,9 +3,9 @@
  * all others, and take their room in it. So a session that has more than its share of a full vector, in a lane that has
  * others, gets a queue of its own, and the socket is read on: what is light goes through at once.
  *
- * In each turn of the loop the queues send half as many datagrams as a vector holds, by turns (deficit round robin;
- * Shreedhar and Varghese, 1996), until they are empty. A listener is read as fast as twice that: more would find the
- * light ones sooner, but under overload reading and dropping would eat the time for sending.
+ * In each turn of the loop the queues send half as many datagrams as a vector holds, one after the other (round robin,
+ * by datagrams and octets), until they are empty. A listener is read as fast as twice that: more would find the light
+ * ones sooner, but under overload reading and dropping would eat the time for sending.
  *
  * Fails: no room for a queue more -> the session has none, and what it reads leaves at once
  *        the queue is full        -> dropped and counted; so it is without memory

@@ -17,7 +17,6 @@
 #include "segment/session.h"
 #include "segment/trace.h"
 
-#define RELAY_SHARE 16u   /* of a listener's full vector, for one session */
 #define RELAY_TICK_MS 25u /* the sweep visits a fortieth of the rows each time: every row once a second */
 #define RELAY_TICKS 40u
 #define RELAY_REST_TICKS 4u     /* for which a listener rests that finds no descriptor for who comes */
@@ -114,7 +113,7 @@ struct lane {
     bool frozen;  /* nobody writes its rows: they can be adopted before its sockets have come */
     bool adopted; /* its rows have their paths */
     struct cells *cells;
-    uint64_t crowd_ms;      /* when a full vector was last of several sessions */
+    uint64_t crowd_ms;      /* when a full vector was last one with a light session */
     struct stream **coming; /* by row: streams from the last holder that are not adopted yet; NULL: none */
     int *incoming;          /* by row: sockets from the last holder that are not used yet, else -1; NULL: none */
     bool looked_at;         /* by the last holder: each comes from where its row says */

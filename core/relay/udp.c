@@ -24,6 +24,7 @@
 /* A second and session, so that neither CHILD_SAs in turns nor forged datagrams make a decision each. */
 #define ESP_ASKS 4u
 #define IKE_ASKS 32u
+#define SHARE 16u     /* of a full vector, for one session */
 #define ALONE 32u     /* read of a listener where one session alone fills the vector: others wait elsewhere */
 #define CROWD_MS 100u /* for which a lane counts as shared behind a full vector with a light session in it */
 
@@ -416,7 +417,7 @@ void udp_send_runs(struct relay *relay, struct path *path)
 /* All of it waits, or nothing: what waits already is before it. */
 static void path_send(struct relay *relay, struct path *path, bool crowded)
 {
-    bool waits = path->backlog != NULL || (crowded && path->count > RELAY_SHARE && backlog_has_room(relay));
+    bool waits = path->backlog != NULL || (crowded && path->count > SHARE && backlog_has_room(relay));
 
     for (uint8_t slot = path->first; slot != RELAY_NO_SLOT; slot = relay->arrival[slot].next) {
         struct run_datagram datagram = {.data = batch_data(&relay->arrivals, slot),
@@ -464,7 +465,7 @@ static bool is_crowded(struct lane *lane)
     const struct relay *relay = lane->relay;
 
     for (const struct path *path = relay->sending; path != NULL; path = path->next)
-        if (path->count <= RELAY_SHARE)
+        if (path->count <= SHARE)
             lane->crowd_ms = relay->now_ms;
     return relay->now_ms - lane->crowd_ms < CROWD_MS;
 }
