@@ -3,8 +3,8 @@
  * all others, and take their room in it. So a session that has more than its share of a full vector, in a lane that has
  * others, gets a queue of its own, and the socket is read on: what is light goes through at once.
  *
- * In each turn of the loop the queues send half as many datagrams as a vector holds, one after the other (round robin,
- * by datagrams and octets), until they are empty. A listener is read as fast as twice that: more would find the light
+ * In each turn of the loop the queues send half as much as has come to them since the last, and no less than half a
+ * vector, one after the other (round robin, by datagrams and octets), until they are empty. Less would find the light
  * ones sooner, but under overload reading and dropping would eat the time for sending.
  *
  * Fails: no room for a queue more -> the session has none, and what it reads leaves at once
@@ -18,14 +18,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TURN (BATCH_SLOTS / 2)    /* datagrams of all queues */
+#define TURN (BATCH_SLOTS / 2)    /* datagrams of all queues; of one, at most */
 #define TURN_OCTETS (48u << 10)   /* as many octets, of ordinary ones */
 #define TURN_LEAST 4u             /* datagrams of one queue */
 #define BACKLOG_OCTETS (8u << 20) /* of all queues; one alone has half of it, as much as a listener's socket */
 #define RESERVE (256u << 10)      /* of these, for queues that are there */
 #define OVERHEAD 768u             /* octets a datagram is counted as more, about what the kernel counts */
-
-_Static_assert(TURN <= BATCH_SLOTS, "a turn fits the runs");
 
 struct waiting {
     struct waiting *next;
@@ -36,7 +34,7 @@ struct waiting {
 
 struct backlog {
     struct path *path;
-    struct backlog *next;
+    TAILQ_ENTRY(backlog) link;
     struct waiting *first, **end;
     uint32_t octets;
 };
@@ -44,15 +42,12 @@ struct backlog {
 static void backlog_free(struct path *path)
 {
     struct relay *relay = path->lane->relay;
-    struct backlog *backlog = path->backlog, **link = &relay->backlogs;
 
-    while (*link != backlog)
-        link = &(*link)->next;
-    *link = backlog->next;
+    TAILQ_REMOVE(&relay->backlogs, path->backlog, link);
     relay->backlog_count--;
+    free(path->backlog);
     path->backlog = NULL;
-    free(backlog);
-    if (relay->backlogs == NULL)
+    if (relay->backlog_count == 0)
         uv_idle_stop(&relay->backlog_turn);
 }
 
@@ -92,33 +87,29 @@ static uint32_t some_send(struct path *path, uint32_t limit, uint32_t octets)
     return count;
 }
 
-/* Who has had its turn goes to the end. */
-static void rotate(struct relay *relay)
+static uint32_t at_least(uint32_t number, uint32_t least)
 {
-    struct backlog *first = relay->backlogs, **end = &relay->backlogs;
-
-    if (first == NULL || first->next == NULL)
-        return;
-    relay->backlogs = first->next;
-    first->next = NULL;
-    while (*end != NULL)
-        end = &(*end)->next;
-    *end = first;
+    return number < least ? least : number;
 }
 
+/* Who has had its turn goes to the end. */
 static void on_turn(uv_idle_t *idle)
 {
     struct relay *relay = idle->data;
-    uint32_t queues = relay->backlog_count, share = TURN / queues, octets = TURN_OCTETS / queues;
+    uint32_t queues = relay->backlog_count, turn = at_least(relay->backlog_came / 2, TURN),
+             octets = at_least(relay->backlog_came_octets / 2, TURN_OCTETS) / queues,
+             share = at_least(turn / queues, TURN_LEAST);
 
     relay_wake(relay);
-    share = share < TURN_LEAST ? TURN_LEAST : share;
-    for (uint32_t sent = 0, served = 0; served < queues && sent < TURN; served++) {
-        struct backlog *backlog = relay->backlogs;
+    relay->backlog_came = relay->backlog_came_octets = 0;
+    for (uint32_t sent = 0, served = 0; served < queues && sent < turn; served++) {
+        struct path *path = TAILQ_FIRST(&relay->backlogs)->path;
 
-        sent += some_send(backlog->path, share, octets);
-        if (relay->backlogs == backlog)
-            rotate(relay);
+        sent += some_send(path, share < TURN ? share : TURN, octets);
+        if (path->backlog == NULL)
+            continue;
+        TAILQ_REMOVE(&relay->backlogs, path->backlog, link);
+        TAILQ_INSERT_TAIL(&relay->backlogs, path->backlog, link);
     }
     relay_rest(relay);
 }
@@ -130,11 +121,10 @@ static struct backlog *backlog_make(struct path *path)
 
     if (backlog == NULL)
         return NULL;
-    *backlog = (struct backlog){.path = path, .next = relay->backlogs, .end = &backlog->first};
-    if (relay->backlogs == NULL)
+    *backlog = (struct backlog){.path = path, .end = &backlog->first};
+    TAILQ_INSERT_TAIL(&relay->backlogs, backlog, link);
+    if (relay->backlog_count++ == 0)
         uv_idle_start(&relay->backlog_turn, on_turn);
-    relay->backlogs = backlog;
-    relay->backlog_count++;
     return backlog;
 }
 
@@ -154,8 +144,9 @@ static struct waiting *waiting_make(const struct path *path, uint32_t size)
     return malloc(sizeof(struct waiting) + size);
 }
 
-void backlog_add(struct path *path, const uint8_t *data, uint32_t size, uint8_t mark)
+bool backlog_add(struct path *path, const uint8_t *data, uint32_t size, uint8_t mark)
 {
+    struct relay *relay = path->lane->relay;
     struct waiting *waiting = waiting_make(path, size);
     struct backlog *backlog;
 
@@ -165,7 +156,7 @@ void backlog_add(struct path *path, const uint8_t *data, uint32_t size, uint8_t 
     if (waiting == NULL || backlog == NULL) {
         free(waiting);
         flow_lost(&(struct flow){path->listener, &path->row->client, NULL}, LOSS_dropped_send_to_server);
-        return;
+        return false;
     }
     waiting->next = NULL;
     waiting->size = size;
@@ -174,7 +165,10 @@ void backlog_add(struct path *path, const uint8_t *data, uint32_t size, uint8_t 
     *backlog->end = waiting;
     backlog->end = &waiting->next;
     backlog->octets += OVERHEAD + size;
-    path->lane->relay->backlog_octets += OVERHEAD + size;
+    relay->backlog_octets += OVERHEAD + size;
+    relay->backlog_came++;
+    relay->backlog_came_octets += size;
+    return true;
 }
 
 void backlog_send(struct path *path)
@@ -187,8 +181,8 @@ void backlog_send_lane(struct lane *lane)
 {
     struct backlog *next;
 
-    for (struct backlog *backlog = lane->relay->backlogs; backlog != NULL; backlog = next) {
-        next = backlog->next;
+    for (struct backlog *backlog = TAILQ_FIRST(&lane->relay->backlogs); backlog != NULL; backlog = next) {
+        next = TAILQ_NEXT(backlog, link);
         if (backlog->path->lane == lane)
             backlog_send(backlog->path);
     }

@@ -17,6 +17,8 @@
 #include "segment/session.h"
 #include "segment/trace.h"
 
+#include <sys/queue.h>
+
 #define RELAY_TICK_MS 25u /* the sweep visits a fortieth of the rows each time: every row once a second */
 #define RELAY_TICKS 40u
 #define RELAY_REST_TICKS 4u     /* for which a listener rests that finds no descriptor for who comes */
@@ -159,10 +161,12 @@ struct relay {
     uv_timer_t tick;
     uv_idle_t catching_up;
     uv_idle_t backlog_turn;
-    struct backlog *backlogs; /* of all sessions that have one */
+    TAILQ_HEAD(, backlog) backlogs; /* of all sessions that have one */
     uint32_t backlog_count, backlog_octets;
-    bool first_things_first; /* what has waited in the listeners, before it catches up */
-    uint32_t ticks;          /* since it began to catch up */
+    uint32_t backlog_came, backlog_came_octets; /* since their last turn */
+    uint64_t light_ms;                          /* when a session was last read that had little in its vector */
+    bool first_things_first;                    /* what has waited in the listeners, before it catches up */
+    uint32_t ticks;                             /* since it began to catch up */
     struct batch arrivals, replies;
     struct arrival arrival[BATCH_SLOTS];
     struct path *sending; /* paths with datagrams of relay.arrivals */
@@ -359,8 +363,8 @@ void reply_flush(struct relay *relay);
 
 /* backlog.c */
 bool backlog_has_room(const struct relay *relay); /* for a session that has none yet */
-/* Copies the datagram. What does not fit is counted. */
-void backlog_add(struct path *path, const uint8_t *data, uint32_t size, uint8_t mark);
+/* Copies the datagram. false: it does not fit; counted. */
+bool backlog_add(struct path *path, const uint8_t *data, uint32_t size, uint8_t mark);
 void backlog_send(struct path *path); /* all of it, at once */
 void backlog_send_lane(struct lane *lane);
 void backlog_forget(struct path *path); /* unsent */

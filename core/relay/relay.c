@@ -4,7 +4,7 @@
  * A turn: the loop finds the lanes' epoll instances readable (nothing stands between: each instance more is a call more
  * for each datagram that comes alone), up to READY events of each are served (a listener reads its vector, a session's
  * socket its replies, a stream's what it holds), then the replies that have been collected leave. What sessions have
- * that fill their listener waits, and some of it leaves in each turn (backlog.c).
+ * that displace others waits, and some of it leaves in each turn (backlog.c).
  * Forty times a second a slice of the rows is swept. Behind a hand-over an idle handle asks for the sessions' keys,
  * then it takes the sockets that came for them, or opens those that did not, some a turn. What ends during a turn is
  * buried first and freed at its end: an event in hand may still name it. */
@@ -273,6 +273,7 @@ int relay_open(struct relay **out, uv_loop_t *loop, const struct config *config,
     relay->self = self;
     relay->log = log;
     relay->spare = -1;
+    TAILQ_INIT(&relay->backlogs);
     hash_random(relay->secret, sizeof relay->secret);
     status = relay_prepare(relay, error);
     if (status < 0) {

@@ -12,7 +12,7 @@
  *        its source address has gone   -> it goes on from another one (source.c)
  *        the socket is still closed    -> taken from the last holder, else opened on the same port; where that
  *                                         cannot be, on another
- *        one session fills the vector  -> it waits for its turn (backlog.c)
+ *        one session displaces others  -> it waits for its turn (backlog.c)
  *        the kernel takes no more      -> dropped and counted (run.c has the rest) */
 #include "base/endpoint.h"
 #include "relay/private.h"
@@ -24,9 +24,9 @@
 /* A second and session, so that neither CHILD_SAs in turns nor forged datagrams make a decision each. */
 #define ESP_ASKS 4u
 #define IKE_ASKS 32u
-#define SHARE 16u     /* of a full vector, for one session */
-#define ALONE 32u     /* read of a listener where one session alone fills the vector: others wait elsewhere */
-#define CROWD_MS 100u /* for which a lane counts as shared behind a full vector with a light session in it */
+#define SHARE 16u /* of a full vector, for one session */
+#define ALONE 32u /* read of a listener where one session alone fills the vector while light ones speak elsewhere */
+#define RECENT_MS 100u
 
 /* The kernel's own counter of this socket, since it was made. A datagram bears what it was when it came: behind a
  * hand-over that is less than what has been counted already, for those that waited in the queue. */
@@ -423,10 +423,10 @@ static void path_send(struct relay *relay, struct path *path, bool crowded)
         struct run_datagram datagram = {.data = batch_data(&relay->arrivals, slot),
                                         .size = batch_size(&relay->arrivals, slot),
                                         .mark = relay->arrival[slot].mark};
-        if (waits)
-            backlog_add(path, datagram.data, datagram.size, datagram.mark);
-        else
+        if (!waits)
             udp_add(relay, path, &datagram);
+        else if (!backlog_add(path, datagram.data, datagram.size, datagram.mark))
+            relay->arrival[slot].path = NULL;
     }
     path->first = path->last = RELAY_NO_SLOT;
     path->count = 0;
@@ -444,7 +444,8 @@ void udp_send_waiting(struct relay *relay, bool crowded)
     }
 }
 
-/* After the datagrams have gone out. A session that has moved on meanwhile is no longer to be seen. */
+/* After the datagrams have gone out, or wait for their turn. A session that has moved on meanwhile is no longer to be
+ * seen. */
 static void arrivals_observe(struct listener *listener, uint32_t count)
 {
     struct relay *relay = listener->lane->relay;
@@ -458,33 +459,43 @@ static void arrivals_observe(struct listener *listener, uint32_t count)
     }
 }
 
-/* Behind a full vector more waits, most likely also of those who had little in it. Where nobody has little, nobody is
- * helped by waiting. */
-static bool is_crowded(struct lane *lane)
+/* Who has little in the vector. Behind a full one more waits, most likely also of those. Where nobody has little,
+ * nobody is helped by waiting. */
+static void note_light(struct lane *lane, bool full)
 {
-    const struct relay *relay = lane->relay;
+    struct relay *relay = lane->relay;
 
-    for (const struct path *path = relay->sending; path != NULL; path = path->next)
-        if (path->count <= SHARE)
+    for (const struct path *path = relay->sending; path != NULL; path = path->next) {
+        if (path->count > SHARE)
+            continue;
+        relay->light_ms = relay->now_ms;
+        if (full)
             lane->crowd_ms = relay->now_ms;
-    return relay->now_ms - lane->crowd_ms < CROWD_MS;
+    }
+}
+
+static bool is_recent(const struct relay *relay, uint64_t time_ms)
+{
+    return relay->now_ms - time_ms < RECENT_MS;
 }
 
 bool udp_read(struct listener *listener)
 {
     struct relay *relay = listener->lane->relay;
-    uint32_t limit = listener->one_speaks ? ALONE : BATCH_SLOTS;
+    uint32_t limit = listener->one_speaks && is_recent(relay, relay->light_ms) ? ALONE : BATCH_SLOTS;
     int count = batch_receive(&relay->arrivals, listener->watched.fd, limit);
     bool full = count == (int)limit;
-    struct path *before = NULL;
+    struct path *before = NULL, *only;
 
     if (count < 0)
         return false;
     relay_count(relay, COUNTER_datagrams_from_clients, (uint64_t)count);
     for (uint32_t slot = 0; slot < (uint32_t)count; slot++)
         before = arrival_read(listener, slot) ? arrival_take(listener, slot, before) : NULL;
-    listener->one_speaks = full && relay->sending != NULL && relay->sending->next == NULL;
-    udp_send_waiting(relay, full && is_crowded(listener->lane));
+    only = full && relay->sending != NULL && relay->sending->next == NULL ? relay->sending : NULL;
+    note_light(listener->lane, full);
+    udp_send_waiting(relay, full && is_recent(relay, listener->lane->crowd_ms));
+    listener->one_speaks = only != NULL && only->backlog == NULL;
     if ((listener->service->observes & HP_OBSERVE_IKE_CLIENT) != 0)
         arrivals_observe(listener, (uint32_t)count);
     batch_reset(&relay->arrivals);

@@ -140,7 +140,7 @@ def test_a_wall_clock_that_jumps_by_years_ends_nothing(site):
     before, known, year = cells(site), records(site), time.gmtime().tm_year
     assert all(clock.is_in(pid) for pid in everybody(site)), "not every process has the other clock"
     for years in (20, -30, 5, 0):
-        pids = everybody(site)
+        pids = wait_for(lambda: len(everybody(site)) == 4 and everybody(site), 10, "the end of whom a reload replaced")
         clock.jump(years * YEAR_S)
         for client in clients:
             assert client.informational()

@@ -193,7 +193,7 @@ struct hp_plugin {                 /* GROWS; every function may be NULL except a
      * in any worker, so homeport may cache and explain it. */
     int32_t (*derive_key)(void *self, const struct hp_flow *, uint8_t *key);
     int32_t (*select)(void *self, const struct hp_flow *); /* a server, HP_NOTHING, HP_REFUSE or HP_FAILED */
-    void (*observe)(void *self, const struct hp_sight *);  /* [worker] after the datagram went out; cannot stop it */
+    void (*observe)(void *self, const struct hp_sight *); /* [worker] after it went out or was queued; cannot stop it */
     /* [worker] flow->data is NULL; not called after kill -9 */
     void (*session_end)(void *self, const struct hp_flow *, int32_t server);
     void (*tick)(void *self);                   /* [worker] */
