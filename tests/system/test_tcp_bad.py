@@ -118,6 +118,7 @@ def test_a_server_that_stands_still_costs_nothing_and_loses_nothing(site):
     site.start_tcp(sstp={"idle": "10m"})
     one = site.stream(0)
     assert exactly(one, 5) == b"ready"
+    one.settimeout(STALL + 60)  # it is to wait longer than nothing is taken
     writer = run(lambda: (send_pattern(one, size), one.shutdown(socket.SHUT_WR)))
     stood = [-1]
 
