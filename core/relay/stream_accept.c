@@ -55,10 +55,10 @@ static int own_bind(int fd, const struct hp_endpoint *own, bool transparent)
 {
     int on = 1, status;
 
-    if (!transparent && endpoint_is_any(own))
-        return 0;
     /* The kernel gives the port when it knows the other end: one serves once per server. */
     if (!transparent) {
+        if (endpoint_is_any(own))
+            return 0;
         (void)setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
         return upstream_bind(fd, own, false);
     }
