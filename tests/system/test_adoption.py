@@ -12,7 +12,7 @@ import time
 import pytest
 
 from test_bad_start import build
-from homeport import Daemon, Site, cells, cli, connected, processes, wait_for, write_config
+from homeport import Daemon, Site, cells, cli, connected, descriptors, processes, wait_for, write_config
 
 WAY = {"way": {"plugin": "match_across_services"}}
 
@@ -109,7 +109,7 @@ def test_no_process_descriptor_or_socket_is_left_over(site):
 
     def left():
         state = os.path.join(site.folder, "state")
-        return len(os.listdir(f"/proc/{site.daemon.process.pid}/fd")), len(os.listdir(state))
+        return descriptors(site.daemon.process.pid), len(os.listdir(state))
 
     first = wait_for(lambda: len(site.daemon.cli("status")["processes"]) == 5 and left(), 5, "a quiet start")
     for _ in range(4):

@@ -5,7 +5,7 @@ import signal
 import subprocess
 
 import pytest
-from homeport import Daemon, Site, binary, cells, connected, processes, wait_for
+from homeport import Daemon, Site, binary, cells, connected, descriptors, processes, wait_for
 
 GROUP = {"aovpn": {"plugin": "match_across_services"}}
 
@@ -309,12 +309,12 @@ def test_nothing_is_left_over_after_many_kills(site):
         site.daemon.kill(site.daemon.workers()[0])
         wait_for(lambda: len(site.daemon.workers()) == 2 and site.daemon.cli("status", status=None).returncode == 0,
                  what="a healthy daemon")
-    descriptors = len(os.listdir(f"/proc/{site.daemon.process.pid}/fd"))
+    before = descriptors(site.daemon.process.pid)
     for _ in range(5):
         site.daemon.kill(site.daemon.workers()[0])
         wait_for(lambda: len(site.daemon.workers()) == 2 and site.daemon.cli("status", status=None).returncode == 0,
                  what="a healthy daemon")
-    wait_for(lambda: len(os.listdir(f"/proc/{site.daemon.process.pid}/fd")) <= descriptors, what="flat descriptors")
+    wait_for(lambda: descriptors(site.daemon.process.pid) <= before, what="flat descriptors")
     assert not [pid for pid, fields, _ in processes() if int(fields[1]) == site.daemon.process.pid and fields[0] == "Z"]
 
 

@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from homeport import wait_for
+from homeport import descriptors, wait_for
 from streams import connect, exactly, is_reset, named, read_all, reset, tcp_socket
 from test_tcp import GROUP, MIB, TcpSite, cpu_seconds, is_pattern, run, send_pattern
 from trace import Trace
@@ -35,21 +35,21 @@ def deaf(site):
         yield
 
 
-def descriptors(site):
-    return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in site.daemon.workers())
+def of_workers(site):
+    return sum(descriptors(pid) for pid in site.daemon.workers())
 
 
 def test_a_client_that_resets_while_its_server_does_not_accept_leaves_nothing(site):
     site.start_tcp()
     with deaf(site), Trace(site, site.client_address(0)) as trace:
-        before = descriptors(site)
+        before = of_workers(site)
         one = site.stream(0)
         one.sendall(b"are you there?")
         trace.wait("session begun")
-        assert descriptors(site) == before + 2
+        assert of_workers(site) == before + 2
         reset(one)
         assert trace.wait("session ended")["reason"] == "reset by its client"
-        wait_for(lambda: descriptors(site) == before, what="its sockets' end")
+        wait_for(lambda: of_workers(site) == before, what="its sockets' end")
         assert not site.rows() and not trace.seen("server accepted") and not trace.seen("refused")
 
 
