@@ -101,7 +101,8 @@ def test_a_spare_worker_that_dies_or_hangs_costs_nobody_anything(site):
     client = connected(site, 1)[0]
     first = site.daemon.await_spare()
     site.daemon.kill(first)
-    assert site.daemon.await_spare() != first and client.informational()
+    wait_for(lambda: site.daemon.await_spare() != first, 10, "another spare worker")  # the master has to see it die
+    assert client.informational()
     site.daemon.kill(site.daemon.await_spare(), signal.SIGSTOP)
     assert site.daemon.cli("status")["healthy"] and client.informational()
     site.daemon.reload()
