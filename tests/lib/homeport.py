@@ -219,12 +219,19 @@ class Daemon:
 
     def abandon(self):
         """Ends whatever is left, for tests that fail."""
-        for pid in self.alive():
+        wait_for(self._kill_all, 10, "the end of every process of the daemon that was killed")
+        self.process.wait(10)
+        self.reader.join(5)
+        if not self.reader.is_alive():  # else somebody else has the log's pipe: to close what is being read never returns
+            self.process.stderr.close()
+
+    def _kill_all(self):
+        """True: nobody is left. A process may be born of another one while they are killed."""
+        left = self.alive()
+        for pid in left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        self.process.wait()
-        self.reader.join(5)
-        self.process.stderr.close()
+        return not left
 
 
 def is_keeper(pid):
