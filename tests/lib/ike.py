@@ -2,6 +2,7 @@
 """IKEv2 as far as a balancer sees it: messages of the right shape (RFC 7296 section 3) without any cryptography,
 scripted responders, clients."""
 import contextlib
+import errno
 import os
 import random
 import select
@@ -120,11 +121,12 @@ class Responder:
         self.thread.start()
 
     def open(self):
-        """(Re)opens the ports; what it knew, it still knows."""
+        """(Re)opens the ports; what it knew, it still knows. One that was closed is free when the thread has stopped
+        waiting for it."""
         with self.lock:
             for port in self.ports:
                 if port not in self.sockets:
-                    self.sockets[port] = udp_socket(self.address, port)
+                    self.sockets[port] = udp_socket(self.address, port, patience=5)
         os.write(self.wake_write, b"x")
 
     def close(self):
@@ -215,16 +217,24 @@ def peer(source):
     return (f"{source[0]}%{socket.if_indextoname(source[3])}" if zone else source[0]), source[1]
 
 
-def udp_socket(address, port=0):
+def udp_socket(address, port=0, patience=0):
+    """patience: seconds that a port may be somebody else's still."""
     one = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+    deadline = time.monotonic() + patience
     try:
         if one.family == socket.AF_INET6:
             one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        one.bind(place(address or "0.0.0.0", port))
+        while True:
+            try:
+                one.bind(place(address or "0.0.0.0", port))
+                return one
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.01)
     except OSError:
         one.close()
         raise
-    return one
 
 
 class Client:
