@@ -30,11 +30,11 @@ static uint32_t count_live(const struct segment *segment)
     return live;
 }
 
-static void populate(const void *from, size_t size)
+static void populate(uintptr_t from, size_t size)
 {
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), first = (uintptr_t)from & ~(page - 1);
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), first = from & ~(page - 1);
 
-    (void)madvise((void *)first, (uintptr_t)from + size - first, MADV_POPULATE_WRITE); /* Linux 5.14 */
+    (void)madvise((void *)first, from + size - first, MADV_POPULATE_WRITE); /* Linux 5.14 */
 }
 
 static void heap_warm(size_t size)
@@ -42,14 +42,14 @@ static void heap_warm(size_t size)
     void *all = malloc(size);
 
     if (all != NULL)
-        populate(all, size);
+        populate((uintptr_t)all, size);
     free(all);
 }
 
 static void batch_warm(const struct batch *batch)
 {
     for (uint32_t slot = 0; slot < BATCH_SLOTS; slot++)
-        populate(batch_data(batch, slot), DATAGRAM);
+        populate((uintptr_t)batch_data(batch, slot), DATAGRAM);
 }
 
 /* Of its share of the lanes: lane_prepare, the lists of rows in lane_hold, and so many paths. */
@@ -87,7 +87,7 @@ void relay_reserve(const struct relay *relay, uint32_t workers)
 void relay_warm(struct relay *relay, uint32_t workers)
 {
     heap_warm(heap_size(relay->segment, workers, count_live(relay->segment) / workers + 1));
-    populate(relay, sizeof *relay);
+    populate((uintptr_t)relay, sizeof *relay);
     batch_warm(&relay->arrivals);
     batch_warm(&relay->replies);
     keeper_warm(relay->keeper);

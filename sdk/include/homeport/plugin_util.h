@@ -24,15 +24,15 @@ static inline uint32_t hp_source_key(uint8_t *key, uint64_t scope, const struct 
                                      const struct hp_value *mask4, const struct hp_value *mask6)
 {
     const uint8_t *mask = client->family == 6 ? mask6->as.mask : mask4->as.mask;
-    uint32_t address_size = client->family == 6 ? 16u : 4u;
-    uint32_t i;
+    size_t address_size = client->family == 6 ? 16u : 4u;
+    size_t i;
 
     *key++ = (uint8_t)client->family;
     for (i = 0; i < 8u; i++)
         *key++ = (uint8_t)(scope >> (56u - 8u * i));
     for (i = 0; i < address_size; i++)
         *key++ = (uint8_t)(client->address[i] & mask[i]);
-    return 9u + address_size;
+    return (uint32_t)(9u + address_size);
 }
 
 /* A duration option as hp_claim.ttl_ms; `never` is UINT64_MAX there and the largest or a negative number in a value. */
