@@ -3,6 +3,7 @@
  * round, whatever becomes of its session meanwhile. */
 #include "world.h"
 
+#include "base/clock.h"
 #include "base/endpoint.h"
 #include "relay/private.h"
 
@@ -24,15 +25,20 @@ struct scene {
     uint64_t said;
 };
 
-static void scene_open(struct scene *scene)
+static void world_of(struct scene *scene, const struct plan *plan)
 {
     scene->said = 0;
-    world_open(&scene->world, &(struct plan){0});
+    world_open(&scene->world, plan);
     scene->worker = world_worker(&scene->world, 0);
     worker_take_all(&scene->world, scene->worker);
     scene->server = world_server(&scene->world, 0, scene->world.port);
     scene->heavy = world_client(&scene->world, 100);
     scene->light = world_client(&scene->world, 101);
+}
+
+static void scene_open(struct scene *scene)
+{
+    world_of(scene, &(struct plan){0});
     cr_assert_neq(world_say(&scene->world, scene->heavy, scene->server, "heavy"), 0);
     cr_assert_neq(world_say(&scene->world, scene->light, scene->server, "light"), 0);
 }
@@ -91,6 +97,17 @@ static uint16_t next(const struct scene *scene)
     cr_assert_geq(size, 2, "nothing is there");
     memcpy(&number, data, sizeof number);
     return size == 200 ? number : UINT16_MAX;
+}
+
+/* What the server has got, whatever it is. */
+static uint64_t drain(const struct scene *scene)
+{
+    uint8_t data[256];
+    uint64_t count = 0;
+
+    while (recv(scene->server, data, sizeof data, MSG_DONTWAIT) >= 0)
+        count++;
+    return count;
 }
 
 /* The light one's may come between. */
@@ -152,11 +169,6 @@ Test(backlog, is_left_in_order)
     scene_close(&scene);
 }
 
-static bool is_given(void *arg)
-{
-    return ((struct worker *)arg)->given > 0;
-}
-
 Test(backlog, leaves_before_its_lane_is_given_away)
 {
     struct scene scene;
@@ -171,7 +183,7 @@ Test(backlog, leaves_before_its_lane_is_given_away)
     worker_take(&scene.world, successor, 0, pair[0]);
     worker_give(&scene.world, scene.worker, 0, pair[1]);
     flood(&scene, FLOOD, 1); /* for the successor */
-    cr_assert(world_wait(&scene.world, is_given, scene.worker, 2000));
+    cr_assert(world_wait(&scene.world, worker_has_given, scene.worker, 2000));
     wait_for_all(&scene);
     expect_flood(&scene, 0, FLOOD + 1);
     cr_expect(world_silent(&scene.world, scene.server));
@@ -196,6 +208,48 @@ Test(backlog, leaves_before_its_session_ends)
     scene_close(&scene);
 }
 
+/* Its record names the other server now. */
+static void move_record(struct scene *scene, uint32_t to)
+{
+    const struct session_row *row = world_row(&scene->world, 0);
+    struct record_ref ref = {.index = atomic_load(&row->record)};
+
+    ref.value = record_value(scene->world.segment, ref.index);
+    cr_assert(record_move(scene->world.segment, &ref, world_server_slot(&scene->world, to), (uint32_t)clock_now_s()));
+}
+
+Test(backlog, of_a_session_that_moves_leaves_for_its_old_server)
+{
+    struct scene scene;
+    uint64_t read;
+    uint32_t home, other;
+
+    world_of(&scene, &(struct plan){.servers = 2, .persistence = true});
+    world_server(&scene.world, 1, scene.world.port);
+    cr_assert_eq(send(scene.heavy, "x", 2, 0), 2);
+    world_turn(&scene.world);
+    home = world_row(&scene.world, 0)->server == world_server_slot(&scene.world, 0) ? 0 : 1;
+    other = 1 - home;
+    cr_assert_eq(send(scene.light, "x", 2, 0), 2);
+    world_turn(&scene.world);
+    scene.server = scene.world.servers[home];
+    (void)drain(&scene);
+
+    flood(&scene, 0, FLOOD);
+    begin_to_wait(&scene);
+    read = world_count(&scene.world, COUNTER_datagrams_from_clients) - 3; /* the first two, and the light one's */
+    cr_assert_lt(read, FLOOD);
+    move_record(&scene, other);
+    wait_for_all(&scene);
+    cr_assert_eq(world_count(&scene.world, COUNTER_sessions_moved), 1);
+    expect_flood(&scene, 0, (uint16_t)read);
+    scene.server = scene.world.servers[other];
+    while (next(&scene) == UINT16_MAX) /* the light one's; behind them stands the first of the flood */
+        ;
+    expect_flood(&scene, (uint16_t)(read + 1), FLOOD);
+    scene_close(&scene);
+}
+
 Test(backlog, of_a_relay_that_closes_leaves_before)
 {
     struct scene scene;
@@ -209,17 +263,6 @@ Test(backlog, of_a_relay_that_closes_leaves_before)
     cr_expect_eq(sent, world_count(&scene.world, COUNTER_datagrams_from_clients) - 2);
     expect_flood(&scene, 0, (uint16_t)(sent - 1)); /* one was the light one's */
     scene_close(&scene);
-}
-
-/* What the server has got, whatever it is. */
-static uint64_t drain(const struct scene *scene)
-{
-    uint8_t data[256];
-    uint64_t count = 0;
-
-    while (recv(scene->server, data, sizeof data, MSG_DONTWAIT) >= 0)
-        count++;
-    return count;
 }
 
 /* Flows that flood by turns with sizes of all kinds; never more than the limit, and every datagram is accounted for. */

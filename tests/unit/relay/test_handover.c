@@ -42,16 +42,6 @@ static void scene_close(struct scene *scene)
     world_close(&scene->world);
 }
 
-static bool is_taken(void *arg)
-{
-    return ((struct worker *)arg)->taken > 0;
-}
-
-static bool is_given(void *arg)
-{
-    return ((struct worker *)arg)->given > 0;
-}
-
 static void expect_all_at_home(struct scene *scene)
 {
     for (uint32_t i = 0; i < CLIENTS; i++) {
@@ -78,8 +68,8 @@ Test(handover, planned_keeps_every_socket_and_port)
     pair_make(pair);
     worker_take(&scene.world, scene.new, 0, pair[0]);
     worker_give(&scene.world, scene.old, 0, pair[1]);
-    cr_assert(world_wait(&scene.world, is_given, scene.old, 2000));
-    cr_assert(world_wait(&scene.world, is_taken, scene.new, 2000));
+    cr_assert(world_wait(&scene.world, worker_has_given, scene.old, 2000));
+    cr_assert(world_wait(&scene.world, worker_has_taken, scene.new, 2000));
     cr_expect_gt(atomic_load(&scene.world.segment->lanes[0].epoch), epoch);
     cr_expect_eq(atomic_load(&scene.world.segment->lanes[0].holder), scene.new->self);
     worker_die(&scene.world, scene.old);
@@ -114,7 +104,7 @@ Test(handover, planned_loses_no_datagram_in_flight)
         cr_assert_eq(world_receive(&scene.world, scene.server, data, sizeof data, NULL), 9, "datagram %u", i);
     for (uint32_t i = 0; i < CLIENTS * 5; i++)
         cr_assert_eq(world_receive(&scene.world, scene.clients[i / 5], data, sizeof data, NULL), 3, "reply %u", i);
-    cr_expect(is_taken(scene.new) && is_given(scene.old));
+    cr_expect(worker_has_taken(scene.new) && worker_has_given(scene.old));
     scene_close(&scene);
 }
 
@@ -141,8 +131,8 @@ Test(handover, planned_takes_as_many_messages_as_it_needs)
     setsockopt(pair[1], SOL_SOCKET, SO_SNDBUF, &small, sizeof small);
     worker_take(&world, new, 0, pair[0]);
     worker_give(&world, old, 0, pair[1]);
-    cr_assert(world_wait(&world, is_taken, new, 2000));
-    cr_assert(world_wait(&world, is_given, old, 2000));
+    cr_assert(world_wait(&world, worker_has_taken, new, 2000));
+    cr_assert(world_wait(&world, worker_has_given, old, 2000));
     for (uint32_t i = 0; i < 600; i++) {
         cr_expect(world_answer(&world, server, ports[i], clients[i], "from home"), "client %u", i);
         close(clients[i]);
@@ -204,7 +194,7 @@ Test(handover, that_ends_halfway_goes_on_as_after_a_crash)
     cr_expect_eq(scene.new->taken, 0);
     worker_die(&scene.world, scene.old);
     close(pair[1]);
-    cr_assert(world_wait(&scene.world, is_taken, scene.new, 2000));
+    cr_assert(world_wait(&scene.world, worker_has_taken, scene.new, 2000));
     expect_all_at_home(&scene);
     scene_close(&scene);
 }
@@ -218,7 +208,7 @@ Test(handover, to_a_taker_that_is_gone_leaves_the_rows_for_the_next)
     pair_make(pair);
     close(pair[0]);
     worker_give(&scene.world, scene.old, 0, pair[1]);
-    cr_assert(world_wait(&scene.world, is_given, scene.old, 2000));
+    cr_assert(world_wait(&scene.world, worker_has_given, scene.old, 2000));
     worker_take(&scene.world, scene.new, 0, -1);
     expect_all_at_home(&scene);
     scene_close(&scene);
@@ -431,7 +421,7 @@ Test(handover, socket_that_heard_a_stranger_before_it_was_connected_passes_none_
     size = endpoint_to_sockaddr(&at, &name);
     cr_assert_eq(sendto(stranger, "evil", 4, 0, (struct sockaddr *)&name, size), 4);
     close(give_first(&scene, cell, &server));
-    cr_assert(world_wait(&scene.world, is_taken, scene.new, 2000));
+    cr_assert(world_wait(&scene.world, worker_has_taken, scene.new, 2000));
     cr_expect(world_silent(&scene.world, scene.clients[0]));
     cr_expect_eq(world_count(&scene.world, COUNTER_dropped_stranger), 1);
     cr_expect(world_answer(&scene.world, scene.server, scene.ports[0], scene.clients[0], "good"));
@@ -465,7 +455,7 @@ Test(handover, believes_no_message_that_makes_no_sense)
     cr_assert_eq(send(pair[1], "short", 5, 0), 5);
     close(wrong);
     close(pair[1]);
-    cr_assert(world_wait(&scene.world, is_taken, scene.new, 2000));
+    cr_assert(world_wait(&scene.world, worker_has_taken, scene.new, 2000));
     expect_all_at_home(&scene);
     scene_close(&scene);
 }
@@ -487,7 +477,7 @@ static uint16_t port_behind(uint8_t server, bool done, bool word)
     if (done)
         send_socket(giver, &last, -1);
     close(giver);
-    cr_assert(world_wait(&scene.world, is_taken, scene.new, 2000));
+    cr_assert(world_wait(&scene.world, worker_has_taken, scene.new, 2000));
     port = world_say(&scene.world, scene.clients[0], scene.server, "where from");
     port = port == scene.ports[0] ? 0 : port;
     scene_close(&scene);

@@ -4,6 +4,7 @@
 
 #include "base/endpoint.h"
 #include "relay/socket_message.h"
+#include "relay/stream.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -91,11 +92,6 @@ static void scene_close(struct scene *scene)
     world_close(&scene->world);
 }
 
-static bool is_taken(void *arg)
-{
-    return ((struct worker *)arg)->taken > 0;
-}
-
 static void hand_over(struct scene *scene)
 {
     int pair[2];
@@ -103,7 +99,7 @@ static void hand_over(struct scene *scene)
     cr_assert_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
     worker_take(&scene->world, scene->new, 0, pair[0]);
     worker_give(&scene->world, scene->old, 0, pair[1]);
-    cr_assert(world_wait(&scene->world, is_taken, scene->new, 2000));
+    cr_assert(world_wait(&scene->world, worker_has_taken, scene->new, 2000));
     worker_die(&scene->world, scene->old);
 }
 
@@ -272,6 +268,41 @@ Test(stream, a_half_that_is_shut_stays_shut_behind_a_hand_over)
     scene_close(&scene);
 }
 
+static void hold_too(const struct worker *worker, int held[2])
+{
+    const struct lane *lane = worker->relay->lanes;
+    uint32_t row = 0;
+
+    while (lane->paths[row] == NULL)
+        cr_assert_lt(++row, lane->row_count);
+    held[0] = dup(lane->paths[row]->stream->client.watched.fd);
+    held[1] = dup(lane->paths[row]->stream->server.watched.fd);
+    cr_assert(held[0] >= 0 && held[1] >= 0);
+}
+
+/* To close them says nothing then. */
+Test(stream, the_last_end_arrives_while_somebody_else_has_the_sockets_still)
+{
+    struct scene scene;
+    struct hearing end;
+    int held[2];
+
+    scene_open(&scene, &(struct plan){.tcp = true});
+    cr_assert_gt(speak(scene.client, 0), 0);
+    hear(&scene.world, scene.server, 16384);
+    hold_too(scene.old, held);
+    hand_over(&scene);
+    cr_assert_eq(shutdown(scene.server, SHUT_WR), 0);
+    end = (struct hearing){.fd = scene.client};
+    cr_assert(world_wait(&scene.world, is_over, &end, 2000));
+    cr_assert_eq(shutdown(scene.client, SHUT_WR), 0);
+    end = (struct hearing){.fd = scene.server};
+    cr_expect(world_wait(&scene.world, is_over, &end, 2000));
+    close(held[0]);
+    close(held[1]);
+    scene_close(&scene);
+}
+
 Test(stream, that_has_no_holder_any_more_ends)
 {
     struct scene scene;
@@ -310,7 +341,7 @@ Test(stream, whose_octets_have_not_all_come_is_reset)
     message.rows[0] = UINT32_MAX;
     cr_assert_eq(socket_message_send_rest(pair[1], &message, (const uint8_t *)"no", 2), 0);
     close(pair[1]);
-    cr_assert(world_wait(&scene.world, is_taken, scene.new, 2000));
+    cr_assert(world_wait(&scene.world, worker_has_taken, scene.new, 2000));
     cr_expect_eq(world_live(&scene.world), 0);
     close(ends[0]);
     close(ends[1]);

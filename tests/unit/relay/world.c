@@ -280,6 +280,16 @@ static bool is_closed(void *arg)
     return ((struct worker *)arg)->closed;
 }
 
+bool worker_has_taken(void *worker)
+{
+    return ((const struct worker *)worker)->taken > 0;
+}
+
+bool worker_has_given(void *worker)
+{
+    return ((const struct worker *)worker)->given > 0;
+}
+
 void worker_die(struct world *world, struct worker *worker)
 {
     relay_close(worker->relay, on_relay_closed, worker);

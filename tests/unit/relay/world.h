@@ -60,6 +60,8 @@ struct worker *world_worker(struct world *world, uint32_t number);
 void worker_take(struct world *world, struct worker *worker, uint32_t lane, int peer); /* waits when peer is -1 */
 void worker_take_all(struct world *world, struct worker *worker);
 void worker_give(struct world *world, struct worker *worker, uint32_t lane, int peer);
+bool worker_has_taken(void *worker); /* for world_wait */
+bool worker_has_given(void *worker);
 void worker_die(struct world *world, struct worker *worker); /* what it has read leaves, its descriptors close */
 
 struct hp_endpoint world_address(const struct world *world, uint8_t host, uint16_t port);
