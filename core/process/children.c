@@ -348,9 +348,16 @@ void hurry(const struct master *self, pid_t pid)
         (void)setpriority(PRIO_PROCESS, (id_t)pid, self->nice - NICE_STEP);
 }
 
-/* Its keeper, which slept until now: others wait for it. That it lives is asked again, a moment before. */
-void child_hurry_keeper(const struct child *child)
+static void keeper_meet(struct child *child)
 {
+    if (child->keeper >= 0 && child->keeper_pidfd < 0)
+        child->keeper_pidfd = keeper_process(child->keeper, child->pid, &child->keeper_pid);
+}
+
+/* Its keeper, which slept until now: others wait for it. That it lives is asked again, a moment before. */
+void child_hurry_keeper(struct child *child)
+{
+    keeper_meet(child);
     if (child->keeper_pidfd >= 0 && pidfd_send_signal(child->keeper_pidfd, 0, NULL, 0) == 0)
         hurry(child->master, child->keeper_pid);
 }
@@ -365,8 +372,7 @@ void child_hurry(struct child *child)
 void children_calm(struct master *self, uint64_t now_ms)
 {
     for (struct child *child = self->children; child != NULL; child = child->next) {
-        if (child->keeper >= 0 && child->keeper_pidfd < 0)
-            child->keeper_pidfd = keeper_process(child->keeper, child->pid, &child->keeper_pid);
+        keeper_meet(child);
         if (child->calm_ms != 0 && child->calm_ms != UINT64_MAX && now_ms >= child->calm_ms)
             child_calm(child);
     }

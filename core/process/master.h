@@ -179,7 +179,7 @@ void calm(const struct master *self, pid_t pid);  /* from here on as urgent as e
 void hurry(const struct master *self, pid_t pid); /* from here on as urgent as the master */
 void child_calm(struct child *child);
 void child_hurry(struct child *child); /* until it has caught up */
-void child_hurry_keeper(const struct child *child);
+void child_hurry_keeper(struct child *child);
 int child_equip(struct child *child, struct error *error); /* with its listeners; otherwise it is killed */
 void children_calm(struct master *self, uint64_t now_ms);  /* those whose time it is */
 const char *child_name(const struct child *child, char text[32]);

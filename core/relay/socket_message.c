@@ -86,9 +86,10 @@ static int receive(int fd, struct socket_message *message, int *descriptors, uin
     struct msghdr header = {.msg_iov = iov, .msg_iovlen = 2, .msg_control = &control, .msg_controllen = sizeof control};
     ssize_t size;
 
+    /* Reset: once, by an end that has gone and had not read all; what it had sent comes behind. */
     do
         size = recvmsg(fd, &header, (wait ? 0 : MSG_DONTWAIT) | MSG_CMSG_CLOEXEC);
-    while (size < 0 && errno == EINTR);
+    while (size < 0 && (errno == EINTR || errno == ECONNRESET));
     rest->iov_len = 0;
     *count = 0;
     if (size < 0)

@@ -152,7 +152,6 @@ def test_what_servers_send_while_no_worker_lives_waits_for_the_next(site):
     site.start(GROUP, "aovpn")
     clients = connected(site, 6)
     homes = [site.responders[site.server_of(client, "auth")] for client in clients]
-    site.daemon.steady_descriptors()  # the master knows the keepers
     kill_workers(site)
     for client, home in zip(clients, homes):
         cell = home.of_kind("auth", client.spi_i)[-1].source
