@@ -15,7 +15,7 @@ import tempfile
 import uuid
 
 import homeport
-from homeport import ROOT, Daemon, wait_for
+from homeport import ROOT, Daemon, close_behind, wait_for
 
 BASE = "localhost/homeport-base:bookworm"
 CAPABILITIES = ("NET_BIND_SERVICE", "SETUID", "SETGID", "KILL")
@@ -121,8 +121,7 @@ class Container(Daemon):
     def abandon(self):
         self.podman.run("podman", "rm", "-f", "-t", "0", self.name, status=None)
         self.process.wait(20)
-        self.reader.join(5)
-        self.process.stderr.close()
+        close_behind(self.reader, self.process.stderr)
 
 
 def options(site, *more, capabilities=CAPABILITIES, state=None, config=None):

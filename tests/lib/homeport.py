@@ -192,6 +192,7 @@ class Daemon:
         return self.children("_monitor")[0]
 
     def kill(self, pid, number=signal.SIGKILL):
+        assert pid > 1  # 0 is a whole group, ours too
         os.kill(pid, number)
 
     def reload(self, timeout=10.0):
@@ -221,9 +222,7 @@ class Daemon:
         """Ends whatever is left, for tests that fail."""
         wait_for(self._kill_all, 10, "the end of every process of the daemon that was killed")
         self.process.wait(10)
-        self.reader.join(5)
-        if not self.reader.is_alive():  # else somebody else has the log's pipe: to close what is being read never returns
-            self.process.stderr.close()
+        close_behind(self.reader, self.process.stderr)
 
     def _kill_all(self):
         """True: nobody is left. A process may be born of another one while they are killed."""
@@ -232,6 +231,13 @@ class Daemon:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         return not left
+
+
+def close_behind(reader, pipe):
+    """A pipe that a thread reads to its end. If somebody has the other end still, it stays: to close it would wait, too."""
+    reader.join(5)
+    if not reader.is_alive():
+        pipe.close()
 
 
 def is_keeper(pid):
@@ -322,11 +328,12 @@ class Site:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _free_net(self):
-        while True:
+        for _ in range(1000):
             net = f"127.{self.random.randrange(20, 250)}.{self.random.randrange(2, 250)}"
             with contextlib.suppress(OSError):
                 udp_socket(f"{net}.1", 20001).close()
                 return net
+        raise OSError("no loopback network is free")
 
     def host(self, number, family):
         """The address of this number."""

@@ -114,7 +114,7 @@ class Responder:
         self.seen, self.known, self.lock = [], {}, threading.Lock()
         self.silent, self.reply_address, self.refuse_init = False, None, False
         self.mute = set()  # addresses that it does not answer
-        self.sockets = {}
+        self.sockets, self.stopped = {}, False
         self.wake_read, self.wake_write = os.pipe()
         self.open()
         self.thread = threading.Thread(target=self._run, daemon=True)
@@ -142,11 +142,16 @@ class Responder:
             self.known.clear()
 
     def stop(self):
+        """A second time: nothing."""
+        if self.stopped:
+            return
+        self.stopped = True
         self.close()
         os.write(self.wake_write, b"q")
         self.thread.join(5)
-        os.close(self.wake_read)
-        os.close(self.wake_write)
+        if not self.thread.is_alive():  # else it would look at what has these numbers next
+            os.close(self.wake_read)
+            os.close(self.wake_write)
 
     def of_kind(self, kind, spi_i=None):
         with self.lock:

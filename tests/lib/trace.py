@@ -5,7 +5,7 @@ import subprocess
 import threading
 import time
 
-from homeport import binary
+from homeport import binary, close_behind
 
 
 class Trace:
@@ -73,6 +73,5 @@ class Trace:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-        self.reader.join(5)
-        self.process.stdout.close()
+        close_behind(self.reader, self.process.stdout)
         self.process.stderr.close()

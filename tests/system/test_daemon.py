@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import time
 
 import pytest
 from homeport import Daemon, Site, binary, cells, connected, descriptors, parse, processes, wait_for
@@ -67,7 +68,7 @@ def kill_workers(site):
 def by_number(site):
     """Pids of the workers. One may be missing: then the status is not that of a healthy homeport."""
     said = parse(site.daemon.cli("status", status=None).stdout)
-    return {one["number"]: one["pid"] for one in said["processes"] if one["role"] == "worker"}
+    return {one["number"]: one["pid"] for one in said["processes"] if one["role"] == "worker" and one["pid"] > 0}
 
 
 def test_the_spare_worker_takes_the_place_of_one_that_dies_and_another_spare_one_comes(site):
@@ -226,7 +227,9 @@ def test_reload_under_load_loses_no_datagram(site):
     for _ in range(5):
         place = site.daemon.mark()
         site.daemon.process.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + 60
         while not any("reloaded" in line for line in site.daemon.log().splitlines()[place:]):
+            assert time.monotonic() < deadline, "no reload"
             for client in clients:
                 client.sent = client.send_esp(40)
             for client in clients:  # each is echoed by the server that has the IKE_SA
@@ -263,8 +266,11 @@ def test_more_signals_while_it_ends_change_nothing(site, number):
     site.start(GROUP, "aovpn")
     connected(site, 2)
     site.daemon.process.send_signal(signal.SIGTERM)
+    deadline = time.monotonic() + 20
     while site.daemon.process.poll() is None:
+        assert time.monotonic() < deadline, "it does not end"
         site.daemon.process.send_signal(number)
+        time.sleep(0.0005)  # as fast as they can be sent, nobody gets further than to the end of their handler
     site.daemon.stop()
     assert not os.path.exists(os.path.join(site.folder, "state", "control.sock"))
 

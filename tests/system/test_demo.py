@@ -12,7 +12,7 @@ import time
 
 import homeport
 import pytest
-from homeport import processes, wait_for
+from homeport import close_behind, processes, wait_for
 from ike import udp_socket
 
 VENDORS = {"port_following": "KEMP's way", "match_across_services": "F5's way", "persistency_group": "NetScaler's way"}
@@ -41,8 +41,7 @@ class Demo:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait()
-        self.reader.join(5)
-        self.process.stdout.close()
+        close_behind(self.reader, self.process.stdout)
         if kind is not None:
             print(self.text())
             for folder in self.folders():

@@ -41,12 +41,13 @@ class TcpSite(Site):
         super().__exit__(kind, value, trace)
 
     def free_tcp_port(self):
-        while True:
+        for _ in range(1000):
             port = self.random.randrange(3000, 9000)
             with contextlib.suppress(OSError):
                 for address in (self.vip, *self.addresses.values()):
                     tcp_socket(address, port).close()
                 return port
+        raise OSError("no port is free")
 
     def open_server(self, name, **arguments):
         self.tcp[name] = Server(name, self.addresses[name], self.server_port, self.behave, **arguments)
@@ -234,7 +235,7 @@ def test_who_does_not_read_stops_who_writes(site):
     size, at = written[0] + 32768, 0
     while at < size:  # all of it comes, once it is wanted
         data = one.recv(32768)
-        assert data == pattern(0, at, len(data))
+        assert data and data == pattern(0, at, len(data))
         at += len(data)
     assert at == size
     one.close()
