@@ -39,16 +39,11 @@ class Host(Site):
         self.ike_port, self.natt_port = 500, 4500
         for name, address in self.addresses.items():
             self.responders[name] = Responder(name, address, [500, 4500])
-        self.etc = os.path.join(self.folder, "etc")
-        os.mkdir(self.etc, 0o755)
-        self.path = os.path.join(self.etc, "homeport.yaml")
+        containers.make_etc(self)
 
     def config(self, *arguments, **changes):
         """As Site's, with what the image has by default."""
-        config = super().config(*arguments, **changes)
-        for key in ("state", "plugin_path", "user"):
-            config.pop(key, None)
-        return config
+        return containers.for_image(super().config(*arguments, **changes))
 
 
 @pytest.fixture

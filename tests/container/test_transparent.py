@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`source: transparent` in a container: it takes NET_RAW besides, and nothing else (docs/transparent.md)."""
-import os
-
 import pytest
-from containers import CAPABILITIES, Container, options, refused
+from containers import CAPABILITIES, Container, for_image, make_etc, options, refused
 from transparent import play
 
 NEEDED = (*CAPABILITIES, "NET_RAW")
@@ -13,14 +11,8 @@ NEEDED = (*CAPABILITIES, "NET_RAW")
 def fixture_here():
     """Servers behind a cable, and the routes to their answers."""
     with play(servers=2) as here:
-        site = here.site
-        site.etc = os.path.join(site.folder, "etc")
-        os.mkdir(site.etc, 0o755)
-        site.path = os.path.join(site.etc, "homeport.yaml")
-        config = here.config()
-        for key in ("state", "plugin_path", "user"):  # as the image has them
-            config.pop(key, None)
-        site.write(config)
+        make_etc(here.site)
+        here.site.write(for_image(here.config()))
         yield here
 
 

@@ -124,6 +124,18 @@ class Container(Daemon):
         close_behind(self.reader, self.process.stderr)
 
 
+def make_etc(site):
+    """The folder that becomes /etc/homeport; the site's configuration is in it."""
+    site.etc = os.path.join(site.folder, "etc")
+    os.mkdir(site.etc, 0o755)
+    site.path = os.path.join(site.etc, "homeport.yaml")
+
+
+def for_image(config):
+    """Without what the image has by default."""
+    return {key: value for key, value in config.items() if key not in ("state", "plugin_path", "user")}
+
+
 def options(site, *more, capabilities=CAPABILITIES, state=None, config=None):
     """As docs/container.md runs it, with this site's configuration and state. state: another folder, False: none."""
     mounts = ["--volume", f"{config or site.etc}:/etc/homeport:ro"]

@@ -220,17 +220,20 @@ class Daemon:
 
     def abandon(self):
         """Ends whatever is left, for tests that fail."""
-        wait_for(self._kill_all, 10, "the end of every process of the daemon that was killed")
+        kill_all(self.alive)
         self.process.wait(10)
         close_behind(self.reader, self.process.stderr)
 
-    def _kill_all(self):
-        """True: nobody is left. A process may be born of another one while they are killed."""
-        left = self.alive()
+
+def kill_all(alive):
+    """Those that alive() names, until it names nobody: one may be born of another while they are killed."""
+    def nobody_is_left():
+        left = alive()
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         return not left
+    wait_for(nobody_is_left, 10, "the end of every process that was killed")
 
 
 def close_behind(reader, pipe):

@@ -12,7 +12,7 @@ import time
 
 import homeport
 import pytest
-from homeport import close_behind, processes, wait_for
+from homeport import close_behind, kill_all, processes, wait_for
 from ike import udp_socket
 
 VENDORS = {"port_following": "KEMP's way", "match_across_services": "F5's way", "persistency_group": "NetScaler's way"}
@@ -37,9 +37,7 @@ class Demo:
         return self
 
     def __exit__(self, kind, value, trace):
-        for pid in self.alive():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        kill_all(self.alive)
         self.process.wait()
         close_behind(self.reader, self.process.stdout)
         if kind is not None:

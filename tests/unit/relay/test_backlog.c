@@ -3,7 +3,6 @@
  * round, whatever becomes of its session meanwhile. */
 #include "world.h"
 
-#include "base/clock.h"
 #include "base/endpoint.h"
 #include "relay/private.h"
 
@@ -208,16 +207,6 @@ Test(backlog, leaves_before_its_session_ends)
     scene_close(&scene);
 }
 
-/* Its record names the other server now. */
-static void move_record(struct scene *scene, uint32_t to)
-{
-    const struct session_row *row = world_row(&scene->world, 0);
-    struct record_ref ref = {.index = atomic_load(&row->record)};
-
-    ref.value = record_value(scene->world.segment, ref.index);
-    cr_assert(record_move(scene->world.segment, &ref, world_server_slot(&scene->world, to), (uint32_t)clock_now_s()));
-}
-
 Test(backlog, of_a_session_that_moves_leaves_for_its_old_server)
 {
     struct scene scene;
@@ -239,7 +228,7 @@ Test(backlog, of_a_session_that_moves_leaves_for_its_old_server)
     begin_to_wait(&scene);
     read = world_count(&scene.world, COUNTER_datagrams_from_clients) - 3; /* the first two, and the light one's */
     cr_assert_lt(read, FLOOD);
-    move_record(&scene, other);
+    cr_assert(world_move_record(&scene.world, 0, other));
     wait_for_all(&scene);
     cr_assert_eq(world_count(&scene.world, COUNTER_sessions_moved), 1);
     expect_flood(&scene, 0, (uint16_t)read);

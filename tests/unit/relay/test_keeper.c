@@ -132,6 +132,12 @@ static void kill_worker(void)
     cr_assert_eq(waitpid(worker, NULL, 0), worker);
 }
 
+static void master_lets_go(void)
+{
+    close(channel[0]);
+    channel[0] = -1;
+}
+
 static void expect_end(pid_t keeper)
 {
     int status = -1;
@@ -227,8 +233,7 @@ Test(keeper, says_once_to_its_master_which_process_it_is)
     cr_expect_eq(keeper_process(channel[0], worker, &none), -1);
     close(pidfd);
     kill_worker();
-    close(channel[0]);
-    channel[0] = -1;
+    master_lets_go();
     expect_end(pid);
 }
 
@@ -240,8 +245,7 @@ Test(keeper, has_what_servers_send_while_nobody_is_there)
     cr_assert_eq(answer_all(), LANES * ROWS / 2);
     for (uint32_t lane = 0; lane < LANES; lane++)
         take_and_expect_answers(ask(lane), lane);
-    close(channel[0]);
-    channel[0] = -1;
+    master_lets_go();
     expect_end(keeper);
 }
 
@@ -260,8 +264,7 @@ Test(keeper, does_what_it_was_asked_for_by_a_master_that_has_not_heard_it)
     cr_assert_eq(answer_all(), LANES * ROWS / 2);
     for (uint32_t lane = 0; lane < LANES; lane++)
         lanes[lane] = ask(lane);
-    close(channel[0]);
-    channel[0] = -1;
+    master_lets_go();
     cr_assert_eq(kill(keeper, SIGCONT), 0);
     for (uint32_t lane = 0; lane < LANES; lane++)
         take_and_expect_answers(lanes[lane], lane);
@@ -284,8 +287,7 @@ Test(keeper, ends_with_a_master_that_dies)
     pid_t keeper = pid_of_keeper();
 
     kill_worker();
-    close(channel[0]);
-    channel[0] = -1;
+    master_lets_go();
     expect_end(keeper);
 }
 
@@ -295,8 +297,7 @@ Test(keeper, ends_while_its_worker_lives_when_nobody_would_ask)
     pid_t keeper = pid_of_keeper();
     struct pollfd item = {.fd = (int)syscall(SYS_pidfd_open, keeper, 0), .events = POLLIN};
 
-    close(channel[0]);
-    channel[0] = -1;
+    master_lets_go();
     cr_assert_eq(poll(&item, 1, PATIENCE_MS), 1, "it stays");
     close(item.fd);
     cr_assert_eq(waitpid(worker, NULL, WNOHANG), 0, "the worker lives on");

@@ -191,10 +191,8 @@ Test(session, follows_its_record_to_another_server)
     first_server = server_of(&world, 0);
     cr_expect_eq(server_of(&world, 1), first_server);
 
-    struct record_ref ref = {.index = atomic_load(&world_row(&world, 0)->record)};
     uint32_t other = first_server == world_server_slot(&world, 0) ? 1 : 0;
-    ref.value = record_value(world.segment, ref.index);
-    cr_assert(record_move(world.segment, &ref, world_server_slot(&world, other), (uint32_t)clock_now_s()));
+    cr_assert(world_move_record(&world, 0, other));
     cr_expect_neq(world_say(&world, client, world.servers[other], "follow me"), 0);
     cr_assert_eq(send(second, "x", 1, 0), 1);
     world_turn(&world);

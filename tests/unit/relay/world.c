@@ -449,3 +449,11 @@ uint32_t world_server_slot(const struct world *world, uint32_t server)
 {
     return server_find(world->segment, server_names[server]);
 }
+
+bool world_move_record(struct world *world, uint32_t number, uint32_t server)
+{
+    struct record_ref ref = {.index = atomic_load(&world_row(world, number)->record)};
+
+    ref.value = record_value(world->segment, ref.index);
+    return record_move(world->segment, &ref, world_server_slot(world, server), (uint32_t)clock_now_s());
+}

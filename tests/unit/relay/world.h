@@ -83,5 +83,7 @@ uint64_t world_count(const struct world *world, enum counter counter);
 struct session_row *world_row(const struct world *world, uint32_t number); /* n-th live row; NULL: none */
 uint32_t world_live(const struct world *world);
 uint32_t world_server_slot(const struct world *world, uint32_t server);
+/* Of the n-th live row, to that server. */
+bool world_move_record(struct world *world, uint32_t number, uint32_t server);
 
 #endif
